@@ -28,8 +28,9 @@ pub mod config;
 pub mod report;
 pub mod telemetry;
 
-// Entry points: the traffic proxy and the admin API.
+// Entry points: the traffic proxy, the Kubernetes controller and the admin API.
 pub mod admin;
+pub mod kube;
 pub mod proxy;
 
 // Top layer: composition and the command line.

@@ -159,8 +159,8 @@ mod tests {
             live: LiveConfig { version: "0123456789ab".to_owned(), since: at },
             weakened: vec!["listener a: so".to_owned()],
             restart_needed: vec![PendingSetting {
-                path: "listeners[a].address".to_owned(),
-                live: Some("127.0.0.1:1".to_owned()),
+                path: "capacity.connections".to_owned(),
+                live: Some("9".to_owned()),
                 file: None,
             }],
             excluded: Vec::new(),
@@ -173,7 +173,7 @@ mod tests {
             serde_json::json!({
                 "live": { "version": "0123456789ab", "since": "2026-11-24T04:00:00Z" },
                 "weakened": ["listener a: so"],
-                "restart_needed": [{ "path": "listeners[a].address", "live": "127.0.0.1:1", "file": null }],
+                "restart_needed": [{ "path": "capacity.connections", "live": "9", "file": null }],
                 "changes": null,
                 "rejected": {
                     "version": "ba9876543210",

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::future::{Either, ready};
 use http::request::Parts;
 use http::{Request, StatusCode};
@@ -54,7 +55,8 @@ impl<S> AdminService for S where
 {
 }
 
-/// Serves operators until the drain begins, then finishes the requests in progress. Must run inside a tokio runtime.
+/// Serves operators until the drain begins. The socket is closed when it returns; the requests in progress finish after
+/// that, in tasks of their own. Must run inside a tokio runtime.
 pub async fn serve_admin(listener: TcpListener, state: AdminState, drain: DrainWatcher) {
     let telemetry = Arc::clone(&state.telemetry);
     let hosts = Arc::clone(&state.hosts);
@@ -99,7 +101,7 @@ async fn accept_connections(
 /// with load shedding.
 fn limited_service<F>(
     telemetry: Arc<Telemetry>,
-    hosts: Arc<[String]>,
+    hosts: Arc<ArcSwap<Vec<String>>>,
     handler: impl Fn(Parts) -> F + Clone + Send + 'static,
 ) -> impl AdminService
 where
@@ -114,7 +116,7 @@ where
         .timeout(RESPONSE_TIMEOUT)
         .service_fn(move |request: Request<Incoming>| {
             let request = request.into_parts().0;
-            let response = match host_check::check_host(&request, &hosts) {
+            let response = match host_check::check_host(&request, &hosts.load()) {
                 Ok(()) => Either::Left(handler(request)),
                 Err(response) => Either::Right(ready(*response)),
             };
@@ -209,7 +211,7 @@ mod tests {
             }
             respond(StatusCode::OK, TEXT_TYPE, request.uri.path().to_owned())
         };
-        let service = limited_service(Arc::clone(&telemetry), Arc::new([]), answering);
+        let service = limited_service(Arc::clone(&telemetry), Arc::default(), answering);
         tokio::spawn(accept_connections(listener, service, Arc::clone(&telemetry), watcher));
         Served { address, telemetry, trigger }
     }

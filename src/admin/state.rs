@@ -7,6 +7,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::ledger::LedgerReader;
 use crate::lifecycle::Readiness;
 use crate::model::Name;
@@ -23,8 +25,8 @@ pub struct AdminState {
     pub telemetry: Arc<Telemetry>,
     /// Whether the gateway is ready for traffic.
     pub ready: Readiness,
-    /// The accepted host names, in addition to IP addresses and `localhost`.
-    pub hosts: Arc<[String]>,
+    /// The accepted host names, in addition to IP addresses and `localhost`. A reload replaces them.
+    pub hosts: Arc<ArcSwap<Vec<String>>>,
     /// Finds the subsystems whose servers are all out of rotation.
     pub unserved: Arc<dyn Fn() -> Vec<Name> + Send + Sync>,
     /// The pages of metrics that are being rendered.

@@ -1,10 +1,11 @@
-//! Binding of all addresses of a gateway, before it serves any connection.
+//! Binding of all addresses of a configuration, before it serves any connection: at start, and before a reload.
 //!
 //! Guarantees:
 //! - Every address is tried, so that all problems are reported at once.
-//! - If one address fails, all bound sockets are closed again.
+//! - If one address fails, all sockets that were bound for the configuration are closed again.
+//! - A live socket whose address stays is not touched.
 //!
-//! Leaves to others: accepting connections (`listener_set`, `admin`).
+//! Leaves to others: which sockets stay (`listener_plan`), and accepting connections (`listener_set`, `admin`).
 
 use std::fmt;
 use std::io;
@@ -12,14 +13,28 @@ use std::net::{SocketAddr, TcpListener};
 
 use rustix::io::Errno;
 
-use crate::config::GatewaySettings;
-use crate::model::Name;
+use crate::config::{ConfigProblem, GatewaySettings};
 use crate::proxy::TrafficListener;
 
-/// The bound sockets of a gateway.
+use super::listener_plan::{ListenerPlan, keeps_admin};
+use super::live_listeners::{BoundAddress, LiveAddresses, LiveListener};
+
+/// The sockets of a configuration: those bound for it, and the live ones that it keeps.
 pub(crate) struct BoundSockets {
-    pub(crate) listeners: Vec<(Name, TrafficListener)>,
-    pub(crate) admin: Option<TcpListener>,
+    pub(crate) plan: ListenerPlan,
+    /// The sockets of the listeners that need a new one, in the order of the configuration.
+    pub(crate) listeners: Vec<TrafficListener>,
+    pub(crate) admin: AdminSocket,
+}
+
+/// The socket of the admin listener.
+pub(crate) enum AdminSocket {
+    /// The live one, or still none.
+    Unchanged,
+    /// None any more.
+    Removed,
+    /// A new one.
+    Bound(TcpListener),
 }
 
 /// An address that could not be bound.
@@ -27,10 +42,14 @@ pub(crate) struct BoundSockets {
 pub struct BindProblem {
     /// The configuration key of the address: `listeners[departments].address`, `admin.address`.
     pub path: String,
+    /// The position of the listener in the configuration; `None` for the admin listener.
+    pub position: Option<usize>,
     /// The address.
     pub address: SocketAddr,
     /// The error of the system.
     pub error: io::Error,
+    /// The listener of this gateway that holds the port, if one does: `listener departments`.
+    pub holder: Option<String>,
 }
 
 /// All addresses that could not be bound; never empty.
@@ -38,21 +57,35 @@ pub struct BindProblem {
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct BindProblems(pub Vec<BindProblem>);
 
-/// Binds the traffic listeners and the admin listener.
-pub(crate) fn bind_sockets(settings: &GatewaySettings) -> Result<BoundSockets, BindProblems> {
-    let mut problems = Vec::new();
-    let mut keep = |path: String, address, error| problems.push(BindProblem { path, address, error });
-    let mut listeners = Vec::with_capacity(settings.listeners.len());
-    for listener in &settings.listeners {
+/// Binds the addresses of `settings` that no socket of `live` serves.
+pub(crate) fn bind_sockets(settings: &GatewaySettings, live: &LiveAddresses) -> Result<BoundSockets, BindProblems> {
+    let plan = ListenerPlan::new(&live.listeners, &settings.listeners);
+    let (mut problems, mut listeners) = (Vec::new(), Vec::new());
+    let mut keep = |path: String, position, address, error| {
+        let holder = holder_of_port(live, address);
+        problems.push(BindProblem { path, position, address, error, holder });
+    };
+    for (position, listener) in settings.listeners.iter().enumerate().filter(|(at, _)| plan.sockets[*at].is_none()) {
         match TrafficListener::bind(listener.address) {
-            Ok(bound) => listeners.push((listener.name.clone(), bound)),
-            Err(error) => keep(format!("listeners[{}].address", listener.name), listener.address, error),
+            Ok(bound) => listeners.push(bound),
+            Err(error) => {
+                keep(format!("listeners[{}].address", listener.name), Some(position), listener.address, error);
+            }
         }
     }
-    let admin = settings
-        .admin
-        .and_then(|address| bind_admin(address).map_err(|error| keep("admin.address".to_owned(), address, error)).ok());
-    if problems.is_empty() { Ok(BoundSockets { listeners, admin }) } else { Err(BindProblems(problems)) }
+    let admin = match settings.admin {
+        wanted if wanted.is_none() && live.admin.is_none() => AdminSocket::Unchanged,
+        wanted if keeps_admin(live.admin, wanted) => AdminSocket::Unchanged,
+        None => AdminSocket::Removed,
+        Some(address) => match bind_admin(address) {
+            Ok(socket) => AdminSocket::Bound(socket),
+            Err(error) => {
+                keep("admin.address".to_owned(), None, address, error);
+                AdminSocket::Unchanged
+            }
+        },
+    };
+    if problems.is_empty() { Ok(BoundSockets { plan, listeners, admin }) } else { Err(BindProblems(problems)) }
 }
 
 fn bind_admin(address: SocketAddr) -> io::Result<TcpListener> {
@@ -61,12 +94,64 @@ fn bind_admin(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket)
 }
 
+/// The live listener that has the port of an address.
+fn holder_of_port(live: &LiveAddresses, address: SocketAddr) -> Option<String> {
+    let holds = |bound: SocketAddr| address.port() != 0 && bound.port() == address.port();
+    let listener = live.listeners.iter().find(|listener| holds(listener.address.bound));
+    let admin = || live.admin.filter(|admin| holds(admin.bound)).map(|_| "the admin listener".to_owned());
+    listener.map(|listener| format!("listener {}", listener.name)).or_else(admin)
+}
+
+impl BoundSockets {
+    /// The addresses that are live once these sockets are.
+    pub(crate) fn addresses(&self, settings: &GatewaySettings, live: &LiveAddresses) -> LiveAddresses {
+        let mut new = self.listeners.iter().map(TrafficListener::address);
+        let sockets = settings.listeners.iter().zip(&self.plan.sockets);
+        let listeners = sockets.filter_map(|(listener, socket)| {
+            let bound = match socket {
+                Some(index) => live.listeners[*index].address.bound,
+                None => new.next()?,
+            };
+            let address = BoundAddress { configured: listener.address, bound };
+            Some(LiveListener { name: listener.name.clone(), address, is_tls: listener.tls.is_some() })
+        });
+        let listeners = listeners.collect();
+        let bound = match &self.admin {
+            AdminSocket::Unchanged => live.admin.map(|admin| admin.bound),
+            AdminSocket::Removed => None,
+            AdminSocket::Bound(socket) => socket.local_addr().ok(),
+        };
+        let admin = bound.zip(settings.admin).map(|(bound, configured)| BoundAddress { configured, bound });
+        LiveAddresses { listeners, admin }
+    }
+}
+
 impl BindProblem {
+    /// The problem of a configuration that a reload rejects.
+    pub(crate) fn to_config_problem(&self) -> ConfigProblem {
+        let path = self.position.map_or_else(|| self.path.clone(), |position| format!("listeners[{position}].address"));
+        let problem = ConfigProblem::new(path, self.message());
+        match self.hint() {
+            Some(hint) => problem.with_hint(hint),
+            None => problem,
+        }
+    }
+
+    fn message(&self) -> String {
+        format!("cannot listen on {}: {}", self.address, self.error)
+    }
+
     /// A remedy, for the error numbers that have a clear one.
     fn hint(&self) -> Option<String> {
         let port = self.address.port();
         let hint = match Errno::from_io_error(&self.error)? {
             Errno::ADDRINUSE => {
+                if let Some(holder) = &self.holder {
+                    return Some(format!(
+                        "{holder} of this gateway uses the port until the reload is live; choose another port, or \
+                         restart the gateway"
+                    ));
+                }
                 format!(
                     "the port is in use; find the process with `ss -ltnp 'sport = :{port}'` and stop it, or choose \
                      another port"
@@ -93,7 +178,7 @@ impl BindProblem {
 
 impl fmt::Display for BindProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: cannot listen on {}: {}", self.path, self.address, self.error)?;
+        write!(f, "{}: {}", self.path, self.message())?;
         match self.hint() {
             Some(hint) => write!(f, " ({hint})"),
             None => Ok(()),
@@ -105,9 +190,14 @@ impl fmt::Display for BindProblem {
 mod tests {
     use super::*;
 
-    fn problem(errno: Errno, address: &str) -> String {
+    fn bind_problem(errno: Errno, address: &str) -> BindProblem {
         let address = address.parse().expect("an address");
-        BindProblem { path: "admin.address".to_owned(), address, error: errno.into() }.to_string()
+        let path = "admin.address".to_owned();
+        BindProblem { path, position: None, address, error: errno.into(), holder: None }
+    }
+
+    fn problem(errno: Errno, address: &str) -> String {
+        bind_problem(errno, address).to_string()
     }
 
     #[test]
@@ -125,5 +215,17 @@ mod tests {
             assert_eq!(message.contains("ss -ltnp"), errno == Errno::ADDRINUSE, "{message}");
         }
         assert!(problem(Errno::IO, "127.0.0.1:1").ends_with("(os error 5)"), "no hint for an unknown errno");
+    }
+
+    #[test]
+    fn problem_of_a_reload_names_position_and_holder() {
+        let in_use = bind_problem(Errno::ADDRINUSE, "127.0.0.1:8443");
+        let holder = Some("listener departments".to_owned());
+        let in_use = BindProblem { path: "listeners[web].address".to_owned(), position: Some(1), holder, ..in_use };
+        let shown = in_use.to_config_problem();
+        assert_eq!(shown.path, "listeners[1].address");
+        assert!(shown.message.starts_with("cannot listen on 127.0.0.1:8443: "), "{}", shown.message);
+        assert!(shown.hint.is_some_and(|hint| hint.starts_with("listener departments of this gateway uses the port")));
+        assert_eq!(bind_problem(Errno::ACCESS, "127.0.0.1:443").to_config_problem().path, "admin.address");
     }
 }

@@ -15,6 +15,12 @@ use crate::lifecycle::Readiness;
 use crate::model::{CalendarOffset, Name};
 use crate::proxy::TrafficComponents;
 
+use super::live_listeners::LiveListeners;
+
+/// The TLS settings of listeners, by name. A reload replaces the settings of a name in place, so that the connections of
+/// the listener see them.
+pub(crate) type ListenerTlsMap = HashMap<Name, Arc<ArcSwap<ServerTls>>>;
+
 /// The components that all threads of a running gateway share.
 #[derive(Clone)]
 pub(crate) struct SharedComponents {
@@ -22,7 +28,12 @@ pub(crate) struct SharedComponents {
     pub(crate) traffic: TrafficComponents,
     /// The calendar of the months: that of the ledger, which is written at start.
     pub(crate) calendar: CalendarOffset,
-    pub(crate) listener_tls: Arc<HashMap<Name, Arc<ArcSwap<ServerTls>>>>,
+    /// The TLS settings of the live listeners.
+    pub(crate) listener_tls: Arc<ArcSwap<ListenerTlsMap>>,
+    /// The accepted host names of the admin listener.
+    pub(crate) admin_hosts: Arc<ArcSwap<Vec<String>>>,
+    /// The live addresses.
+    pub(crate) live: LiveListeners,
     pub(crate) reader: LedgerReader,
     pub(crate) ready: Readiness,
 }

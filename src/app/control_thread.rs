@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::admin::{self, AdminState};
+use crate::admin::AdminState;
 use crate::config::ConfigProblems;
 use crate::lifecycle::{DrainTrigger, DrainWatcher, drain};
 use crate::model::Name;
@@ -24,6 +24,7 @@ use crate::telemetry::{ConfigStatus, DepartmentLimits, QuotaUse, RuntimeView};
 use super::app_error::AppError;
 use super::components::SharedComponents;
 use super::expiry_watch::ExpiryWatch;
+use super::listener_control::{AcceptingParts, Activation, ListenerRequests};
 use super::listener_set::ListenerSet;
 use super::reload::{ConfigReloader, ReloadHandle, ReloadReply, accepts_expired_crl, all_expiries};
 use super::threads::ThreadHandle;
@@ -41,25 +42,20 @@ pub(crate) struct ControlThread {
 }
 
 impl ControlThread {
+    /// Starts both threads. `start` are the listeners that accept connections from now on.
     pub(crate) fn start(
         components: SharedComponents,
-        listener_set: ListenerSet,
-        admin: Option<std::net::TcpListener>,
-        reloader: ConfigReloader,
+        listeners: ListenerSet,
+        (start, changes): (Activation, ListenerRequests),
+        (reloader, series): (ConfigReloader, usize),
     ) -> Result<Self, AppError> {
         let (requests, requested) = mpsc::channel(QUEUED_RELOADS_MAX);
         let (trigger, watcher) = drain();
-        let (status, mut ended, of_reload) = (reloader.status(), watcher.clone(), components.clone());
+        let (status, ended, of_reload) = (reloader.status(), watcher.clone(), components.clone());
         let control = spawn_thread("control", async move || {
-            let series = listener_set.settings.capacity.series;
-            let hosts = listener_set.settings.admin_hosts.clone().into();
-            listener_set.spawn_listeners(&components);
-            if let Some(admin) = admin {
-                let view = view_source(components.clone(), status, series);
-                start_admin(&components, admin, (view, hosts), ended.clone());
-            }
+            let parts = AcceptingParts::new(listeners, admin_state(&components, status, series));
             tokio::task::spawn_local(health_checker(&components).run(ended.clone()));
-            ended.begun().await;
+            parts.run(start, changes, ended).await;
         })?;
         let reload = spawn_thread("reload", async move || {
             run_reloads((reloader, ExpiryWatch::new(of_reload)), requested, watcher).await;
@@ -105,14 +101,14 @@ async fn run_reloads(
         tokio::select! {
             () = drain.begun() => return,
             Some(reply) = requested.recv() => {
-                let reloaded = reloader.reload();
+                let reloaded = reloader.reload().await;
                 endings.restart_schedule();
                 // The requester may have stopped waiting.
                 let _ = reply.try_send(reloaded);
             }
             _ = look.tick() => {
                 if reloader.has_changed() {
-                    let _ = reloader.reload(); // the result is shown by /config and the log
+                    let _ = reloader.reload().await; // the result is shown by /config and the log
                     endings.restart_schedule();
                 }
                 endings.check_expiries();
@@ -128,24 +124,15 @@ fn health_checker(components: &SharedComponents) -> HealthChecker {
 
 type ViewSource = Arc<dyn Fn() -> RuntimeView + Send + Sync>;
 
-fn start_admin(
-    components: &SharedComponents,
-    socket: std::net::TcpListener,
-    (view, hosts): (ViewSource, Arc<[String]>),
-    drain: DrainWatcher,
-) {
-    let state = AdminState {
+fn admin_state(components: &SharedComponents, status: Arc<ArcSwap<ConfigStatus>>, series: usize) -> AdminState {
+    AdminState {
         ledger: components.reader.clone(),
         telemetry: Arc::clone(&components.traffic.telemetry),
         ready: components.ready.clone(),
-        hosts,
+        hosts: Arc::clone(&components.admin_hosts),
         unserved: unserved_finder(components.clone()),
         scrapes: Arc::default(),
-        view,
-    };
-    match tokio::net::TcpListener::from_std(socket) {
-        Ok(listener) => drop(tokio::spawn(admin::serve_admin(listener, state, drain))),
-        Err(error) => tracing::error!(%error, "cannot start the admin listener"),
+        view: view_source(components.clone(), status, series),
     }
 }
 

@@ -64,7 +64,9 @@ impl ExpiryWatch {
     }
 
     fn check_revocation_lists(&mut self, now: Timestamp) {
-        for (listener, tls) in self.components.listener_tls.iter() {
+        let live = self.components.listener_tls.load();
+        self.closed_listeners.retain(|listener, _| live.contains_key(listener));
+        for (listener, tls) in live.iter() {
             let closed = tls.load().no_current_crl_since(now);
             if self.closed_listeners.get(listener).map(|(at, _)| *at) == closed {
                 continue;

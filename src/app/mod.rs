@@ -18,7 +18,10 @@ mod components;
 mod control_thread;
 mod expiry_watch;
 mod file_descriptors;
+mod listener_control;
+mod listener_plan;
 mod listener_set;
+mod live_listeners;
 mod reload;
 mod removed_ids;
 mod shutdown;
@@ -45,7 +48,8 @@ use crate::proxy::{
 use crate::telemetry::{Telemetry, logging};
 
 use self::components::SharedComponents;
-use self::listener_set::ListenerSet;
+use self::listener_control::{Activation, listener_control};
+use self::listener_set::{AcceptEnvironment, ListenerSet};
 use binding::bind_sockets;
 use control_thread::ControlThread;
 use reload::{ConfigReloader, ConfigSource, ReloadHandle};
@@ -54,6 +58,7 @@ use shutdown::RunningParts;
 pub use self::app_error::AppError;
 pub(crate) use self::reload::department_names;
 pub use binding::{BindProblem, BindProblems};
+pub use live_listeners::{BoundAddress, LiveAddresses, LiveListener, LiveListeners};
 
 /// The options of a start.
 pub struct StartOptions {
@@ -66,8 +71,7 @@ pub struct StartOptions {
 /// A running gateway. Dropping it without [`RunningGateway::shutdown`] aborts all connections at once; no count is
 /// lost.
 pub struct RunningGateway {
-    listeners: Vec<(Name, SocketAddr)>,
-    admin: Option<SocketAddr>,
+    live: LiveListeners,
     parts: RunningParts,
 }
 
@@ -80,7 +84,7 @@ pub fn start(start: StartOptions) -> Result<RunningGateway, AppError> {
     let configuration = loaded?;
     let Configuration { settings, snapshot, excluded, .. } = &configuration;
     let connections_max = file_descriptors::connections_max(&settings.capacity)?;
-    let bound = bind_sockets(settings)?;
+    let bound = bind_sockets(settings, &LiveAddresses::default())?;
     let ready = Readiness::default();
     let ledger_settings = ledger_settings(settings, &ready);
     let (ledger, seeds) = Ledger::open(ledger_settings, clock.clone(), Box::new(exit_on_storage_failure))?;
@@ -99,23 +103,27 @@ pub fn start(start: StartOptions) -> Result<RunningGateway, AppError> {
         seeds,
         &WorkerShutdown { drain: traffic_watcher.clone(), abort: end_watcher },
     )?;
-    let listeners = bound.listeners.iter().map(|(name, listener)| (name.clone(), listener.address())).collect();
-    let admin = bound.admin.as_ref().and_then(|admin| admin.local_addr().ok());
-    let source = ConfigSource { loader, interner: numbers, watch };
-    let reloader = ConfigReloader::new(source, (settings.clone(), excluded.clone()), components.clone());
-    reload::log_excluded(excluded);
-    let accept = ListenerSet {
-        bound: bound.listeners,
-        settings: settings.clone(),
+    let environment = AcceptEnvironment {
+        traffic: components.traffic.clone(),
+        workers: handles,
         connections_max,
-        handles,
-        drain: traffic_watcher,
+        address_connections: settings.capacity.address_connections,
     };
-    let control = ControlThread::start(components, accept, bound.admin, reloader)?;
+    let listeners = ListenerSet::new(environment, traffic_watcher);
+    let (control, requests) = listener_control();
+    let addresses = bound.addresses(settings, &LiveAddresses::default());
+    let activation = Activation::new(bound, settings, &components.listener_tls.load(), &numbers);
+    let source = ConfigSource { loader, interner: numbers, watch };
+    let reloader = ConfigReloader::new((source, control), (settings.clone(), excluded.clone()), components.clone());
+    reload::log_excluded(excluded);
+    let reloading = (reloader, settings.capacity.series);
+    let live = components.live.clone();
+    live.publish(addresses); // before the first reload
+    let control = ControlThread::start(components, listeners, (activation, requests), reloading)?;
     drop(starting);
     let limits = settings.shutdown;
     let parts = RunningParts { ready, limits, workers, control, traffic_drain: traffic, abort: end, ledger };
-    Ok(RunningGateway { listeners, admin, parts })
+    Ok(RunningGateway { live, parts })
 }
 
 /// What all parts of the gateway share.
@@ -141,26 +149,33 @@ fn shared_components(
     SharedComponents {
         traffic,
         reader,
-        listener_tls: Arc::new(listener_tls),
+        listener_tls: Arc::new(ArcSwap::from_pointee(listener_tls)),
+        admin_hosts: Arc::new(ArcSwap::from_pointee(settings.admin_hosts.clone())),
+        live: LiveListeners::default(),
         ready: ready.clone(),
         calendar: settings.calendar,
     }
 }
 
 impl RunningGateway {
-    /// The bound address of a listener, by name.
+    /// The bound address of a live listener, by name.
     pub fn listener(&self, name: &str) -> Option<SocketAddr> {
-        self.listeners.iter().find(|(listener, _)| listener.as_str() == name).map(|(_, address)| *address)
+        self.live.current().listener(name).map(|listener| listener.address.bound)
     }
 
-    /// All listeners: name and bound address.
-    pub fn listeners(&self) -> &[(Name, SocketAddr)] {
-        &self.listeners
+    /// All live listeners, in the order of the configuration.
+    pub fn listeners(&self) -> Vec<LiveListener> {
+        self.live.current().listeners.clone()
+    }
+
+    /// The live addresses, which a reload changes. Also notifies of changes.
+    pub fn live_listeners(&self) -> LiveListeners {
+        self.live.clone()
     }
 
     /// The bound address of the admin listener.
     pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin
+        self.live.current().admin.map(|admin| admin.bound)
     }
 
     /// Reloads the configuration, as SIGHUP does. If it has problems, the old one stays live.

@@ -1,8 +1,10 @@
 //! The reload of the configuration: a new configuration goes live in one atomic swap, or is rejected as a whole.
 //!
 //! Guarantees:
-//! - Everything is read and built before anything is swapped. A rejected document changes only the output of `/config`.
-//! - The state of limiters, quotas and meters is carried over, and connections stay open.
+//! - Everything is read and built, and every new address is bound, before anything is swapped. A rejected document
+//!   changes only the output of `/config`.
+//! - A listener that goes has closed its socket before the configuration is reported as live.
+//! - The state of limiters, quotas and meters is carried over, and connections of listeners that stay remain open.
 //! - All work happens on a thread without traffic: reading and compiling at a lower priority, and dropping the old
 //!   snapshot, which has about 100 MB for a province.
 //!
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::config::{
     ConfigLoader, ConfigProblems, Configuration, ExcludedSource, FileWatcher, GatewaySettings, LoadResult, LoadedTls,
@@ -21,9 +24,13 @@ use crate::config::{
 use crate::identity::{ExpiringItem, ServerTls};
 use crate::model::{Name, NameInterner};
 use crate::policy::{PolicySnapshot, SnapshotDifference};
-use crate::telemetry::{ConfigChanges, ConfigStatus, LiveConfig, RejectedConfig};
+use crate::telemetry::{ConfigChanges, ConfigStatus, ListenerChanges, LiveConfig, RejectedConfig};
 
+use super::binding::{AdminSocket, BindProblem, BindProblems, bind_sockets};
 use super::components::SharedComponents;
+use super::listener_control::{Activation, ListenerControl, Retirement};
+use super::listener_plan::{admin_changes, listener_changes};
+use super::live_listeners::{LiveAddresses, LiveListener};
 use super::removed_ids;
 use super::threads::run_low_priority;
 use super::tls_changes::tls_changes;
@@ -64,8 +71,11 @@ pub(crate) struct ConfigSource {
 /// The reloader: the source of the configuration, and the parts of it that are live.
 pub(crate) struct ConfigReloader {
     source: ConfigSource,
-    /// The settings of the start.
+    listeners: ListenerControl,
+    /// The settings of the start, for those that are read once.
     settings: GatewaySettings,
+    /// The settings that are live as far as a reload applies them.
+    live_settings: GatewaySettings,
     components: SharedComponents,
     /// Snapshots that a worker or command may still hold. They are kept so that no traffic thread drops the last
     /// reference.
@@ -98,7 +108,7 @@ fn log_tls_warnings(tls: &LoadedTls) {
 impl ConfigReloader {
     /// A reloader for the running `components`, which were started with `settings`.
     pub(crate) fn new(
-        source: ConfigSource,
+        (source, listeners): (ConfigSource, ListenerControl),
         (settings, excluded): (GatewaySettings, Vec<ExcludedSource>),
         components: SharedComponents,
     ) -> Self {
@@ -110,7 +120,8 @@ impl ConfigReloader {
         let status =
             ConfigStatus { live, weakened, restart_needed: Vec::new(), excluded, changes: None, rejected: None };
         let status = Arc::new(ArcSwap::from_pointee(status));
-        Self { source, settings, components, retired: Vec::new(), status }
+        let live_settings = settings.clone();
+        Self { source, listeners, settings, live_settings, components, retired: Vec::new(), status }
     }
 
     /// The status that `/config` shows.
@@ -124,14 +135,43 @@ impl ConfigReloader {
         self.source.watch.has_changed()
     }
 
-    /// Loads, builds and publishes the configuration, or rejects it.
-    pub(crate) fn reload(&mut self) -> Result<(), ConfigProblems> {
-        let read = self.load();
-        let result = read.map(|read| self.publish(read));
+    /// Loads, builds, binds and publishes the configuration, or rejects it.
+    pub(crate) async fn reload(&mut self) -> Result<(), ConfigProblems> {
+        let result = match self.load() {
+            Ok(configuration) => self.apply(configuration).await,
+            Err(problems) => Err(problems),
+        };
         if let Err(problems) = &result {
             self.reject(problems);
         }
         result
+    }
+
+    /// Binds the new addresses, and swaps listeners and policy. The listeners that go are retired before the new policy
+    /// is live, and those that come accept connections after that. So a department of callers without a certificate
+    /// never lacks its listener.
+    async fn apply(&mut self, configuration: Configuration) -> Result<(), ConfigProblems> {
+        let live = self.components.live.current();
+        let bound = bind_sockets(&configuration.settings, &live);
+        let bound = bound.map_err(|problems| bind_rejection(&problems, &configuration))?;
+        let addresses = bound.addresses(&configuration.settings, &live);
+        let retirement = Retirement {
+            fates: bound.plan.fates.clone(),
+            deadline: Instant::now() + self.settings.shutdown.grace,
+            stops_admin: !matches!(bound.admin, AdminSocket::Unchanged),
+        };
+        self.listeners.retire(retirement).await.map_err(|_| file_problem(GATEWAY_STOPS.to_owned()))?;
+        let changes = self.publish_policy(&configuration);
+        let Configuration { settings, snapshot, excluded, .. } = configuration;
+        let tls = self.components.listener_tls.load();
+        let activation = Activation::new(bound, &settings, &tls, &self.source.interner);
+        self.listeners.activate(activation).await.map_err(|_| file_problem(GATEWAY_STOPS.to_owned()))?;
+        log_new_addresses(&live, &addresses);
+        self.components.live.publish(addresses);
+        log_excluded(&excluded);
+        self.publish_status(&snapshot.version, (&settings, excluded), changes);
+        self.live_settings = settings;
+        Ok(())
     }
 
     /// Loads the current files at a lower priority than traffic.
@@ -146,28 +186,40 @@ impl ConfigReloader {
         read
     }
 
-    fn publish(&mut self, configuration: Configuration) {
-        let Configuration { settings, snapshot, tls, excluded, .. } = configuration;
+    /// Publishes TLS settings, hosts and policy. Returns what changes with this reload.
+    fn publish_policy(&mut self, configuration: &Configuration) -> ConfigChanges {
+        let Configuration { settings, snapshot, tls, .. } = configuration;
         let before = self.components.traffic.published.load_full();
-        let difference = before.difference(&snapshot);
-        let changes = tls_changes(&self.components, &tls);
-        let changes =
-            ConfigChanges::new(&difference, (self.components.traffic.clock.wall(), before.version.clone()), changes);
-        for (name, tls) in tls.listeners {
-            if let Some(live) = self.components.listener_tls.get(&name) {
-                live.store(tls);
-            }
-        }
-        let subsystem_tls = tls.subsystems.into_iter().collect();
+        let difference = before.difference(snapshot);
+        let other = ListenerChanges {
+            listeners: listener_changes(&self.live_settings.listeners, &settings.listeners),
+            admin: admin_changes(&self.live_settings, settings),
+            tls: tls_changes(&self.components, tls),
+        };
+        let at = self.components.traffic.clock.wall();
+        let changes = ConfigChanges::new(&difference, (at, before.version.clone()), other);
+        self.components.admin_hosts.store(Arc::new(settings.admin_hosts.clone()));
+        self.publish_listener_tls(tls);
+        let subsystem_tls = tls.subsystems.iter().cloned().collect();
         self.components.traffic.subsystem_tls.store(Arc::new(subsystem_tls)); // before the snapshot that needs them
         // The snapshot is published first: the next command of each worker looks up its limits again and carries over
         // their use. Then the remaining old limits are dropped.
-        self.retired.push(self.components.traffic.published.swap(Arc::clone(&snapshot)));
-        self.components.traffic.limiters.enforce(&snapshot);
-        self.components.reader.update_department_names(department_names(&snapshot));
-        log_excluded(&excluded);
-        self.publish_status(&snapshot.version, (&settings, excluded), changes);
+        self.retired.push(self.components.traffic.published.swap(Arc::clone(snapshot)));
+        self.components.traffic.limiters.enforce(snapshot);
+        self.components.reader.update_department_names(department_names(snapshot));
         warn_of_removed_ids(&self.components, &difference);
+        changes
+    }
+
+    /// Publishes the TLS settings of listeners. The connections of a name see its new settings, also those that drain.
+    fn publish_listener_tls(&self, tls: &LoadedTls) {
+        let live = self.components.listener_tls.load();
+        let renewed = tls.listeners.iter().map(|(name, tls)| {
+            let slot = live.get(name).map_or_else(|| Arc::new(ArcSwap::new(Arc::clone(tls))), Arc::clone);
+            slot.store(Arc::clone(tls));
+            (name.clone(), slot)
+        });
+        self.components.listener_tls.store(Arc::new(renewed.collect()));
     }
 
     /// Publishes the live version, the changes, and the settings that need a restart.
@@ -184,6 +236,8 @@ impl ConfigReloader {
             changed_commands = changes.commands.to_text(),
             changed_grants = changes.grants.to_text(),
             changed_limits = changes.total_limit.then_some("limits.total"),
+            changed_listeners = changes.listeners.to_text(),
+            changed_admin = (!changes.admin.is_empty()).then(|| changes.admin.to_string()),
             changed_tls = (!changes.tls.is_empty()).then(|| changes.tls.to_string()),
             "configuration is live"
         );
@@ -225,6 +279,27 @@ pub(crate) fn log_excluded(excluded: &[ExcludedSource]) {
     }
 }
 
+/// The problem of a reload that comes while the gateway stops.
+const GATEWAY_STOPS: &str = "the gateway is shutting down";
+
+/// The problems of addresses that could not be bound, at their places in the configuration.
+fn bind_rejection(problems: &BindProblems, configuration: &Configuration) -> ConfigProblems {
+    let mut problems: Vec<_> = problems.0.iter().map(BindProblem::to_config_problem).collect();
+    configuration.locate_problems(&mut problems);
+    ConfigProblems(problems)
+}
+
+/// Logs the addresses that are new.
+fn log_new_addresses(before: &LiveAddresses, now: &LiveAddresses) {
+    let is_new = |listener: &&LiveListener| !before.listeners.contains(listener);
+    for LiveListener { name, address, .. } in now.listeners.iter().filter(is_new) {
+        tracing::info!(listener = %name, address = %address.bound, "listening");
+    }
+    if let Some(admin) = now.admin.filter(|admin| before.admin.is_none_or(|before| before.bound != admin.bound)) {
+        tracing::info!(address = %admin.bound, "admin listener started");
+    }
+}
+
 /// Warns of ids with usage this month that a reload removed. Runs as a separate task, because it reads the ledger.
 fn warn_of_removed_ids(components: &SharedComponents, difference: &SnapshotDifference) {
     let vanished = removed_ids::removed_by_reload(difference);
@@ -243,7 +318,8 @@ fn warn_of_removed_ids(components: &SharedComponents, difference: &SnapshotDiffe
 
 /// The expiry dates of all listeners, subsystems and callers.
 pub(crate) fn all_expiries(components: &SharedComponents) -> Vec<ExpiringItem> {
-    let listeners = components.listener_tls.values().flat_map(|tls| tls.load().expiries.clone());
+    let listener_tls = components.listener_tls.load();
+    let listeners = listener_tls.values().flat_map(|tls| tls.load().expiries.clone());
     let subsystem_tls = components.traffic.subsystem_tls.load();
     let snapshot = components.traffic.published.load();
     let own = listeners.chain(subsystem_tls.values().flat_map(|tls| tls.expiries.clone()));
@@ -253,7 +329,8 @@ pub(crate) fn all_expiries(components: &SharedComponents) -> Vec<ExpiringItem> {
 /// The listeners that accept expired revocation lists.
 pub(crate) fn accepts_expired_crl(components: &SharedComponents) -> Vec<Name> {
     let believes = |(_, tls): &(&Name, &Arc<ArcSwap<ServerTls>>)| tls.load().accepts_expired_crls;
-    let mut names: Vec<Name> = components.listener_tls.iter().filter(believes).map(|(name, _)| name.clone()).collect();
+    let listener_tls = components.listener_tls.load();
+    let mut names: Vec<Name> = listener_tls.iter().filter(believes).map(|(name, _)| name.clone()).collect();
     names.sort();
     names
 }

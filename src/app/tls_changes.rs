@@ -15,8 +15,9 @@ use super::components::SharedComponents;
 /// The changes from the live `components` to `loaded`.
 pub(crate) fn tls_changes(components: &SharedComponents, loaded: &LoadedTls) -> Vec<String> {
     let (mut changes, mut files) = (Vec::new(), Vec::new());
+    let listener_tls = components.listener_tls.load();
     for (name, new) in &loaded.listeners {
-        let Some(live) = components.listener_tls.get(name) else { continue };
+        let Some(live) = listener_tls.get(name) else { continue };
         let (whose, live) = (format!("listener {name}"), live.load());
         changes.extend(listener_changes(&whose, &live, new));
         files.extend(changed_files(&whose, &live.files, &new.files));

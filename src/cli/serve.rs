@@ -114,8 +114,8 @@ fn log_addresses(format: LogFormatArg, running: &RunningGateway) {
     if matches!(format, LogFormatArg::Text) {
         return logging::log_line(&addresses_text(running));
     }
-    for (listener, address) in running.listeners() {
-        tracing::info!(%listener, %address, "listening");
+    for listener in running.listeners() {
+        tracing::info!(listener = %listener.name, address = %listener.address.bound, "listening");
     }
     if let Some(address) = running.admin() {
         tracing::info!(%address, "admin listener started");
@@ -125,8 +125,9 @@ fn log_addresses(format: LogFormatArg, running: &RunningGateway) {
 
 fn addresses_text(running: &RunningGateway) -> String {
     let mut text = String::from("tallygate is ready");
-    for (name, address) in running.listeners() {
-        text += &format!("\n  listener {name}: https://{address}");
+    for listener in running.listeners() {
+        let protocol = if listener.is_tls { "https" } else { "http" };
+        text += &format!("\n  listener {}: {protocol}://{}", listener.name, listener.address.bound);
     }
     if let Some(address) = running.admin() {
         text += &format!("\n  admin: http://{address} (/metrics /readyz /config)");

@@ -1,32 +1,60 @@
 //! Graceful shutdown: a trigger begins the drain, and the drain ends when every watcher is dropped.
+//!
+//! Guarantees:
+//! - A dropped trigger begins the drain too, so no watcher waits without end.
+//! - The deadline of a drain is set with its begin, and never changes.
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// Creates the two ends of a drain.
 pub fn drain() -> (DrainTrigger, DrainWatcher) {
-    let (begin, begun) = watch::channel(false);
+    let (begin, begun) = watch::channel(DrainStage::Open);
     let (held, released) = mpsc::channel(1);
     (DrainTrigger { begin, released }, DrainWatcher { begun, _held: held })
+}
+
+/// The stage of a drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DrainStage {
+    Open,
+    /// Draining until the deadline, if one is set.
+    Draining(Option<Instant>),
 }
 
 /// Begins the drain and waits for its end.
 #[derive(Debug)]
 pub struct DrainTrigger {
-    begin: watch::Sender<bool>,
+    begin: watch::Sender<DrainStage>,
     released: mpsc::Receiver<()>,
 }
 
 /// Held by each task that must finish before the process may exit.
 #[derive(Clone, Debug)]
 pub struct DrainWatcher {
-    begun: watch::Receiver<bool>,
+    begun: watch::Receiver<DrainStage>,
     _held: mpsc::Sender<()>,
 }
 
 impl DrainTrigger {
-    /// Notifies every watcher that the drain begins.
+    /// Notifies every watcher that the drain begins. Whoever begins it also ends it.
     pub fn begin(&self) {
-        let _ = self.begin.send(true); // no receiver: nothing to drain
+        self.begin_stage(None);
+    }
+
+    /// Notifies every watcher that the drain begins, and that it must end its work by `deadline`.
+    pub fn begin_until(&self, deadline: Instant) {
+        self.begin_stage(Some(deadline));
+    }
+
+    fn begin_stage(&self, deadline: Option<Instant>) {
+        self.begin.send_if_modified(|stage| {
+            let is_open = *stage == DrainStage::Open;
+            if is_open {
+                *stage = DrainStage::Draining(deadline);
+            }
+            is_open
+        });
     }
 
     /// Waits until the last watcher is dropped.
@@ -38,12 +66,20 @@ impl DrainTrigger {
 impl DrainWatcher {
     /// Waits until the drain begins.
     pub async fn begun(&mut self) {
-        let _ = self.begun.wait_for(|begun| *begun).await; // a dropped trigger also begins the drain
+        let _ = self.begun.wait_for(|stage| *stage != DrainStage::Open).await; // a dropped trigger also begins the drain
     }
 
     /// Whether the drain has begun.
     pub fn is_begun(&self) -> bool {
-        *self.begun.borrow()
+        *self.begun.borrow() != DrainStage::Open
+    }
+
+    /// The time by which the watcher must have ended its work, if the drain has begun with one.
+    pub fn deadline(&self) -> Option<Instant> {
+        match *self.begun.borrow() {
+            DrainStage::Draining(deadline) => deadline,
+            DrainStage::Open => None,
+        }
     }
 }
 
@@ -63,5 +99,20 @@ mod tests {
         assert!(!done.is_finished());
         drop(other);
         done.await.expect("the drain ends");
+    }
+
+    #[tokio::test]
+    async fn first_begin_of_a_drain_sets_its_deadline() {
+        let (trigger, mut watcher) = drain();
+        assert_eq!((watcher.is_begun(), watcher.deadline()), (false, None));
+        let deadline = Instant::now();
+        trigger.begin_until(deadline);
+        trigger.begin();
+        watcher.begun().await;
+        assert_eq!((watcher.is_begun(), watcher.deadline()), (true, Some(deadline)));
+        let (trigger, mut watcher) = drain();
+        drop(trigger);
+        watcher.begun().await;
+        assert_eq!(watcher.deadline(), None);
     }
 }

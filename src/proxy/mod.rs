@@ -24,7 +24,7 @@ pub mod message; // grammar, header rules, bodies
 mod upstream; // the subsystem side: connection pools, load balancing, health
 
 pub use capacity::connections::ConnectionLimits;
-pub use downstream::listener::{AcceptSettings, ConnectionsMax, TrafficListener};
+pub use downstream::listener::{AcceptSettings, ConnectionsMax, CurrentSettings, TrafficListener};
 #[doc(hidden)] // for fuzz/ only
 pub use downstream::proxy_protocol::read_proxy_header;
 pub use downstream::worker_thread::{WorkerHandle, WorkerShutdown, start_worker};

@@ -27,6 +27,10 @@ pub struct ConfigChanges {
     pub grants: ChangedItems,
     /// Whether the limit of the whole gateway changed.
     pub total_limit: bool,
+    /// Listeners, by name.
+    pub listeners: ChangedItems,
+    /// The changed keys of the admin listener: `admin.address`, `admin.hosts`.
+    pub admin: NameList,
     /// Changes to keys, trust and hosts of listeners and subsystems: `listener departments: server certificate CN=a:
     /// ends …, before …`.
     pub tls: NameList,
@@ -58,10 +62,21 @@ pub struct NameList {
     pub names: Vec<String>,
 }
 
+/// The changes of a reload outside of the policy snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerChanges {
+    /// Listeners, by name.
+    pub listeners: ChangedItems,
+    /// The changed keys of the admin listener.
+    pub admin: Vec<String>,
+    /// Changes to keys, trust and hosts, as text.
+    pub tls: Vec<String>,
+}
+
 impl ConfigChanges {
-    /// Builds the changes from the difference between two snapshots, with the time of the reload and the previous
-    /// version.
-    pub fn new(difference: &SnapshotDifference, (at, from): (Timestamp, String), tls: Vec<String>) -> Self {
+    /// Builds the changes from the difference between two snapshots and the `other` changes, with the time of the
+    /// reload and the previous version.
+    pub fn new(difference: &SnapshotDifference, (at, from): (Timestamp, String), other: ListenerChanges) -> Self {
         Self {
             at,
             from,
@@ -70,7 +85,9 @@ impl ConfigChanges {
             commands: ChangedItems::from_changes(&difference.commands),
             grants: ChangedItems::from_changes(&difference.grants),
             total_limit: difference.total_limit,
-            tls: tls.into_iter().collect(),
+            listeners: other.listeners,
+            admin: other.admin.into_iter().collect(),
+            tls: other.tls.into_iter().collect(),
         }
     }
 }
@@ -78,8 +95,10 @@ impl ConfigChanges {
 impl ConfigChanges {
     /// Whether nothing changed, as when the same file was read twice.
     pub fn is_empty(&self) -> bool {
-        let items = [&self.departments, &self.subsystems, &self.commands, &self.grants];
-        items.into_iter().all(|items| items.to_text().is_none()) && !self.total_limit && self.tls.is_empty()
+        let items = [&self.departments, &self.subsystems, &self.commands, &self.grants, &self.listeners];
+        let lists = [&self.admin, &self.tls];
+        let has_items = items.into_iter().any(|items| items.to_text().is_some());
+        !has_items && !self.total_limit && lists.into_iter().all(NameList::is_empty)
     }
 }
 
@@ -153,14 +172,22 @@ mod tests {
 
     #[test]
     fn reload_without_changes_is_recognised() {
+        let with = |difference: &SnapshotDifference, other: ListenerChanges| {
+            ConfigChanges::new(difference, (Timestamp::UNIX_EPOCH, "0123456789ab".to_owned()), other)
+        };
         let changes = |difference: &SnapshotDifference, tls: &[&str]| {
             let tls = tls.iter().map(|&text| text.to_owned()).collect();
-            ConfigChanges::new(difference, (Timestamp::UNIX_EPOCH, "0123456789ab".to_owned()), tls)
+            with(difference, ListenerChanges { tls, ..ListenerChanges::default() })
         };
         let nothing = SnapshotDifference::default();
         assert!(changes(&nothing, &[]).is_empty());
         assert!(!changes(&nothing, &["listener a: the served hosts have changed"]).is_empty());
         assert!(!changes(&SnapshotDifference { total_limit: true, ..SnapshotDifference::default() }, &[]).is_empty());
+        let web = ChangedItems { added: ["web".to_owned()].into_iter().collect(), ..ChangedItems::default() };
+        let listeners = ListenerChanges { listeners: web, ..ListenerChanges::default() };
+        assert!(!with(&nothing, listeners).is_empty());
+        let admin = ListenerChanges { admin: vec!["admin.hosts".to_owned()], ..ListenerChanges::default() };
+        assert!(!with(&nothing, admin).is_empty());
         let added = ItemChanges { added: vec!["police".to_owned()], ..ItemChanges::default() };
         assert!(!changes(&SnapshotDifference { departments: added, ..SnapshotDifference::default() }, &[]).is_empty());
     }

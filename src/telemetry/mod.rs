@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::model::Name;
 
 pub use caller_certificates::CallersSeen;
-pub use config_changes::{ChangedItems, ConfigChanges, NameList};
+pub use config_changes::{ChangedItems, ConfigChanges, ListenerChanges, NameList};
 pub use counters::{EventCounter, LevelGauge};
 pub use recorder::WorkerRecorder;
 pub use runtime_view::{ConfigStatus, DepartmentLimits, LiveConfig, QuotaUse, RejectedConfig, RuntimeView};

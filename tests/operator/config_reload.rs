@@ -117,7 +117,7 @@ async fn keys_that_wait_for_a_restart_are_named_and_others_go_live() {
     world
         .reload(|document| {
             document["calendar"]["offset"] = json!("+00:00");
-            document["listeners"][0]["forwardedFor"] = json!(["10.0.0.1"]);
+            document["capacity"] = json!({ "connections": 900 });
             document["grants"] = json!([]);
         })
         .await;
@@ -126,7 +126,7 @@ async fn keys_that_wait_for_a_restart_are_named_and_others_go_live() {
         shown(&world).await["restart_needed"],
         json!([
             { "path": "calendar.offset", "live": "+08:00", "file": "+00:00" },
-            { "path": "listeners[departments].forwardedFor", "live": null, "file": "10.0.0.1/32" },
+            { "path": "capacity.connections", "live": null, "file": "900" },
         ])
     );
     assert_eq!(world.metrics().await.sum("tallygate_config_restart_needed"), 1);
@@ -137,21 +137,6 @@ async fn keys_that_wait_for_a_restart_are_named_and_others_go_live() {
     world.start_here().await;
     assert_eq!(shown(&world).await["restart_needed"], json!([]), "the restart has applied the key");
     assert_eq!(world.metrics().await.sum("tallygate_config_restart_needed"), 0);
-    world.close().await;
-}
-
-#[tokio::test]
-async fn changed_listener_address_waits_for_a_restart() {
-    let mut world = World::city().build();
-    world.start_here().await;
-    let (address, other) = (world.document["admin"]["address"].clone(), crate::world::reserve_address().to_string());
-    std::fs::write(world.config_file(), world.document.to_string().replace(address.as_str().expect("text"), &other))
-        .expect("a changed file");
-    world.running().reload().expect("the reload is accepted");
-    let pending = shown(&world).await["restart_needed"].clone();
-    assert_eq!(pending, json!([{ "path": "admin.address", "live": address, "file": other }]));
-    world.reload(|_| ()).await;
-    assert_eq!(shown(&world).await["restart_needed"], json!([]));
     world.close().await;
 }
 

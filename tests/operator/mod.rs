@@ -1,10 +1,11 @@
-//! Operations: command line, admin listener (`/metrics`, readiness), config reload, graceful shutdown (drain, GOAWAY),
-//! logging, the manual, and third-party tools (nginx, Prometheus, curl, openssl, sqlite3).
+//! Operations: command line, admin listener (`/metrics`, readiness), config reload, live listeners, graceful shutdown
+//! (drain, GOAWAY), logging, the manual, and third-party tools (nginx, Prometheus, curl, openssl, sqlite3).
 
 mod admin_listener;
 mod command_line;
 mod config_reload;
 mod graceful_shutdown;
+mod live_listeners;
 mod logging;
 mod manual;
 pub(crate) mod third_party_tools;

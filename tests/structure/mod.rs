@@ -18,12 +18,12 @@ use self::rules::FolderOrder;
 use self::tree::Tree;
 
 /// Imports go down these lists, never up. ARCHITECTURE.md shows the same orders.
-const ORDERS: [FolderOrder; 7] = [
+const ORDERS: [FolderOrder; 8] = [
     FolderOrder {
         folder: "",
         floors: &[
             "cli app",
-            "proxy admin",
+            "proxy kube admin",
             "config telemetry report",
             "identity policy limit ledger",
             "model clock lifecycle",
@@ -68,6 +68,7 @@ const ORDERS: [FolderOrder; 7] = [
         floors: &["tls_config", "verification", "revocation", "trust", "tls_files", "sni", "certificate", "der"],
         sideways: &[],
     },
+    FolderOrder { folder: "kube", floors: &["watch", "index", "api", "objects"], sideways: &[] },
     FolderOrder { folder: "config", floors: &["loading", "compile", "settings", "parse", "document"], sideways: &[] },
 ];
 

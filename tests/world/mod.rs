@@ -119,7 +119,7 @@ impl World {
     /// Returns the address of the gateway's listener for departments.
     pub fn gateway_address(&self) -> std::net::SocketAddr {
         match &self.gateway {
-            Gateway::Here(running) => running.listeners()[0].1,
+            Gateway::Here(running) => running.listeners()[0].address.bound,
             _ => self.configured_address("/listeners/0/address"),
         }
     }

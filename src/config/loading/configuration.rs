@@ -16,7 +16,8 @@ use super::tls_loader::LoadedTls;
 /// A configuration, read and compiled, with the TLS settings that its files give.
 #[derive(Clone, Debug)]
 pub struct Configuration {
-    /// The static settings, which are read once, at start. A reload that changes one reports that a restart is needed.
+    /// The settings beside the policy. A reload replaces the listeners; for every other change it reports that a restart
+    /// is needed.
     pub settings: GatewaySettings,
     /// The policy snapshot that serves traffic; replaced by a reload.
     pub snapshot: Arc<PolicySnapshot>,
@@ -29,6 +30,13 @@ pub struct Configuration {
 }
 
 impl Configuration {
+    /// Adds the file and the line of the main file to problems that were found when the configuration was applied.
+    pub fn locate_problems(&self, problems: &mut [ConfigProblem]) {
+        // The place only helps the reader, so a file that has vanished is no problem of its own.
+        let text = std::fs::read_to_string(self.sources.main_file()).unwrap_or_default();
+        self.sources.locate_problems(problems, &[&text]);
+    }
+
     /// The configuration, unless there are problems, in the document or in `known`.
     pub(crate) fn new(
         compiled: CompiledDocument,

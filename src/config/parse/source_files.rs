@@ -42,6 +42,11 @@ impl SourceFiles {
         self.files.push(SourceFile { path: path.to_path_buf(), starts });
     }
 
+    /// The path of the main file.
+    pub(crate) fn main_file(&self) -> &Path {
+        self.files.first().map_or(Path::new(""), |file| &file.path)
+    }
+
     /// The folder of the main file.
     pub(crate) fn folder(&self) -> &Path {
         self.files.first().map_or(Path::new(""), SourceFile::folder)

@@ -1,4 +1,4 @@
-//! Static settings, which are read once, at start: plain values.
+//! The settings beside the policy: plain values. Listeners change with a reload; the others are read once, at start.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,7 +19,8 @@ pub(crate) struct SubsystemTlsSettings {
     pub(crate) files: SubsystemTlsFiles,
 }
 
-/// The static settings of the gateway, which are read once, at start.
+/// The settings of the gateway. A reload applies the listeners and the admin listener; the others are read once, at
+/// start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewaySettings {
     /// The gateway's name in ledger and logs (`gateway:`, default `tallygate`).

@@ -1,4 +1,4 @@
-//! Static settings, which are read once, at start, and the settings that wait for a restart.
+//! The settings beside the policy, and those that wait for a restart.
 
 pub(crate) mod gateway_settings;
 pub(crate) mod pending_restart;

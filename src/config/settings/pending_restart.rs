@@ -3,18 +3,18 @@
 //! Guarantees: every field of [`GatewaySettings`] that a running gateway keeps is listed here under the key that
 //! documents it. `docs/configuration.md` marks those keys with `*`; a test compares the two.
 //!
-//! Keys, trust and hosts of a listener are not listed: a reload finds them by the listener's name.
+//! Listeners and the admin listener are not listed: a reload changes them.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::gateway_settings::{CapacitySettings, GatewaySettings, ListenerSettings};
+use super::gateway_settings::{CapacitySettings, GatewaySettings};
 
 /// A setting that waits for a restart.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct PendingSetting {
-    /// The key of the setting. A listener is named in brackets: `listeners[departments].address`.
+    /// The key of the setting: `capacity.idle`.
     pub path: String,
     /// The value in the running gateway; `None` if the setting is not set there.
     pub live: Option<String>,
@@ -42,12 +42,6 @@ impl GatewaySettings {
         let mut read = BTreeMap::new();
         let mut note = |path: &str, value: &dyn Display| drop(read.insert(path.to_owned(), value.to_string()));
         note("gateway", &self.gateway);
-        if let Some(admin) = self.admin {
-            note("admin.address", &admin);
-        }
-        if !self.admin_hosts.is_empty() {
-            note("admin.hosts", &self.admin_hosts.join(", "));
-        }
         note("ledger.path", &self.ledger_path.display());
         note("ledger.syncEvery", &duration_text(self.sync_every));
         note("ledger.compactAfter", &self.compact_after.map_or("never".to_owned(), duration_text));
@@ -55,27 +49,8 @@ impl GatewaySettings {
         note("workers", &self.workers);
         note("shutdown.delay", &duration_text(self.shutdown.delay));
         note("shutdown.grace", &duration_text(self.shutdown.grace));
-        self.listeners.iter().for_each(|listener| listener.record_static_values(&mut note));
         self.capacity.record_static_values(&mut note);
         read
-    }
-}
-
-impl ListenerSettings {
-    fn record_static_values(&self, note: &mut impl FnMut(&str, &dyn Display)) {
-        let mut note = |key: &str, value: &dyn Display| note(&format!("listeners[{}].{key}", self.name), value);
-        note("address", &self.address);
-        note("protocol", if self.tls.is_some() { &"https" } else { &"http" });
-        if let Some(connections) = self.connections {
-            note("connections", &connections);
-        }
-        for (key, networks) in
-            [("proxyProtocol", &self.proxies.protocol), ("forwardedFor", &self.proxies.forwarded_for)]
-        {
-            if !networks.is_empty() {
-                note(key, networks);
-            }
-        }
     }
 }
 

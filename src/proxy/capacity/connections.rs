@@ -17,8 +17,8 @@ use crate::telemetry::{LimitHit, Telemetry};
 /// What a connection limit applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum LimitScope {
-    /// A listener, by its position.
-    Listener(usize),
+    /// A listener, by the number of its name, which stays the same across reloads.
+    Listener(u32),
     /// A department, by its number.
     Department(u32),
     /// An address. For IPv6 the first 64 bits, because a client with one address of a /64 network has all of them.

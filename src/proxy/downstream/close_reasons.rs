@@ -1,6 +1,6 @@
 //! Graceful shutdown: when a client's connection takes no more requests.
 //!
-//! The reasons: the gateway drains, the caller is no longer authorized, or the connection has reached its maximum age
+//! The reasons: the listener drains (the gateway stops, or a reload has removed the listener), the caller is no longer authorized, or the connection has reached its maximum age
 //! or number of requests.
 //!
 //! Guarantees: revocation, and the spreading of load over several gateways, do not depend on a client that closes its
@@ -17,7 +17,7 @@ use crate::proxy::io::connection_activity::ConnectionActivity;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
 
-/// Ready when a connection takes no more commands: the gateway drains, the caller is deauthorized, or the connection
+/// Ready when a connection takes no more commands: its listener drains, the caller is deauthorized, or the connection
 /// has reached its maximum age or number of commands. Revocation and the spreading of load over gateways need
 /// connections that end.
 pub(crate) async fn shutdown_requested(
@@ -28,9 +28,23 @@ pub(crate) async fn shutdown_requested(
     let age = worker.jittered(worker.capacity.connection_age);
     let mut timer = worker.tick_timers.timer_at(Instant::now() + age);
     tokio::select! {
-        () = drain.begun() => {}
+        () = drain.begun() => peer.note_drain(drain),
         () = peer.deauthorized() => {}
         () = activity.request_limit_reached() => {}
         () = poll_fn(|context| timer.poll_elapsed(context)) => {}
+    }
+}
+
+/// Ready when the commands in flight of a closing connection must be cut off: at the deadline of a lost authorization
+/// ([`DownstreamPeer::wait_until_cut_off`]), or at the deadline of the drain of its listener, which may still begin.
+pub(crate) async fn cut_off(peer: &DownstreamPeer, drain: &mut DrainWatcher) {
+    let note_drain = async {
+        drain.begun().await;
+        peer.note_drain(drain);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = peer.wait_until_cut_off() => {}
+        () = note_drain => {}
     }
 }

@@ -42,9 +42,9 @@ use super::{http1, http2, proxy_protocol};
 /// The maximum payload of a TLS record (RFC 8446 section 5.1). A smaller buffer would only make small records.
 const TLS_RECORD_MAX: usize = 16 * 1024;
 
-/// How long a draining gateway waits for pending handshakes. A normal handshake takes at most three round trips.
+/// How long a draining listener waits for pending handshakes. A normal handshake takes at most three round trips.
 const HANDSHAKE_DRAIN_TIME: Duration = Duration::from_secs(1);
-/// How long a draining gateway waits for the first bytes of a plain connection, which may be on their way.
+/// How long a draining listener waits for the first bytes of a plain connection, which may be on their way.
 const FIRST_BYTES_DRAIN_TIME: Duration = Duration::from_millis(250);
 
 /// A TLS stream after its handshake.
@@ -57,6 +57,8 @@ pub(crate) struct AcceptedConnection {
     pub(crate) listener: AcceptingListener,
     pub(crate) stats: Arc<ConnectionStats>,
     pub(crate) proxies: Arc<TrustedProxies>,
+    /// The drain of the listener.
+    pub(crate) drain: DrainWatcher,
     pub(crate) guards: ConnectionGuards,
 }
 
@@ -85,8 +87,8 @@ impl Drop for WorkerConnection {
 }
 
 /// Serves a connection from the handshake to the close.
-pub(crate) async fn serve_connection(worker: Rc<TrafficWorker>, accepted: AcceptedConnection, mut drain: DrainWatcher) {
-    let AcceptedConnection { stream, address, listener, proxies, stats, guards: held } = accepted;
+pub(crate) async fn serve_connection(worker: Rc<TrafficWorker>, accepted: AcceptedConnection) {
+    let AcceptedConnection { stream, address, listener, proxies, stats, mut drain, guards: held } = accepted;
     let opening = OpeningConnection { worker: &worker, address, proxies: &proxies, stats: &stats };
     let opened = match &listener.tls {
         Some(tls) => opening.open_tls(stream, tls, &mut drain).await,
@@ -195,7 +197,7 @@ impl OpeningConnection<'_> {
         let outcome = tokio::select! {
             outcome = timeout(self.worker.capacity.handshake, handshake) => outcome,
             () = handshake_drain(drain, &hello_answered) => {
-                tracing::debug!(address = %self.address, "closed before its handshake: the gateway is shutting down");
+                tracing::debug!(address = %self.address, "closed before its handshake: the listener drains");
                 return None;
             }
             () = permit.evicted() => {
@@ -276,17 +278,18 @@ fn tls_error_text(error: &io::Error) -> String {
     fault.map_or_else(|| error.to_string(), describe_tls_error)
 }
 
-/// Ready when the gateway drains and the time for the first bytes of a plain connection is over.
+/// Ready when the listener drains and the time for the first bytes of a plain connection is over.
 async fn plain_drain(drain: &mut DrainWatcher) {
     drain.begun().await;
     tokio::time::sleep(FIRST_BYTES_DRAIN_TIME).await;
 }
 
-/// Ready when the gateway drains and the time for a pending handshake is over. A handshake whose `ClientHello` has not
-/// arrived ends at once. No command can arrive before the handshake completes.
+/// Ready when the listener drains and the time for a pending handshake is over. No command can arrive before the
+/// handshake completes. When the gateway stops, a handshake whose `ClientHello` has not arrived ends at once. When a
+/// reload removes the listener (the drain has a deadline), callers had no warning, so their `ClientHello` is waited for.
 async fn handshake_drain(drain: &mut DrainWatcher, hello_answered: &Cell<bool>) {
     drain.begun().await;
-    if hello_answered.get() {
+    if hello_answered.get() || drain.deadline().is_some() {
         tokio::time::sleep(HANDSHAKE_DRAIN_TIME).await;
     }
 }
@@ -372,7 +375,7 @@ mod tests {
     /// that are seldom used are boxed. The task once had 15,840 bytes, almost half of the cost of a slow connection.
     const TASK_MAX: usize = 4 * 1024;
 
-    fn size_of_task<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+    fn size_of_task<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
         size_of::<F>()
     }
 

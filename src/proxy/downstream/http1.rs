@@ -7,7 +7,7 @@
 //!   connection.
 //! - Size limit: the buffers of hyper ([`BUFFER_SIZE`]).
 //! - The response to the last command of a connection has `Connection: close`.
-//! - The commands of a deauthorized caller are cut off in time ([`DownstreamPeer::wait_until_cut_off`]).
+//! - The commands of a deauthorized caller, and those of a removed listener, are cut off in time ([`cut_off`]).
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -41,7 +41,7 @@ use crate::proxy::worker::peer::DownstreamPeer;
 use crate::telemetry::LimitHit;
 
 use super::client_stream::ClientStream;
-use super::close_reasons::shutdown_requested;
+use super::close_reasons::{cut_off, shutdown_requested};
 use super::h1_scanning_stream::{ClientLimits, PendingFault, ScanningStream};
 use super::response_stream::ResponseStream;
 
@@ -91,8 +91,8 @@ pub(crate) async fn serve_http1(
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             tokio::select! {
                 served = poll_fn(|context| connection.poll_without_shutdown(context)) => served,
-                // Dropping the connection settles its command as aborted.
-                () = Box::pin(peer.wait_until_cut_off()) => return Ok(()),
+                // Dropping the connection settles its command as aborted or interrupted.
+                () = Box::pin(cut_off(&peer, &mut drain)) => return Ok(()),
             }
         }
     };
@@ -101,7 +101,7 @@ pub(crate) async fn serve_http1(
     }
     served?;
     let Parts { io, read_buf, .. } = connection.into_parts();
-    finish_connection(&peer, io.into_inner(), read_buf, tunnel.take()).await;
+    finish_connection((&peer, drain), io.into_inner(), read_buf, tunnel.take()).await;
     Ok(())
 }
 
@@ -158,7 +158,7 @@ impl<'a> Http1Commands<'a> {
 
 /// Ends the HTTP part of a connection: closes it, or runs the tunnel that its last response announced.
 async fn finish_connection<S: AsyncRead + AsyncWrite + Unpin>(
-    peer: &DownstreamPeer,
+    (peer, drain): (&DownstreamPeer, DrainWatcher),
     mut stream: ScanningStream<S>,
     read: Bytes,
     tunnel: Option<Box<UpgradeTunnel>>,
@@ -169,16 +169,23 @@ async fn finish_connection<S: AsyncRead + AsyncWrite + Unpin>(
             // A caller that sent bytes before the response has broken the upgrade. Dropping the tunnel settles it so.
             if let Some(stream) = stream.into_unread().filter(|_| read.is_empty()) {
                 // Boxed: otherwise every connection would reserve the 4 KiB of this future from its beginning.
-                Box::pin(run_tunnel(*tunnel, peer, stream, read)).await;
+                Box::pin(run_tunnel(*tunnel, (peer, drain), stream, read)).await;
             }
         }
     }
 }
 
-async fn run_tunnel(tunnel: UpgradeTunnel, peer: &DownstreamPeer, stream: impl AsyncRead + AsyncWrite, read: Bytes) {
+async fn run_tunnel(
+    tunnel: UpgradeTunnel,
+    (peer, mut drain): (&DownstreamPeer, DrainWatcher),
+    stream: impl AsyncRead + AsyncWrite,
+    read: Bytes,
+) {
     tokio::select! {
         () = tunnel.run_on_connection(stream, read) => {}
-        () = peer.deauthorized() => {} // Dropping the tunnel settles its command as aborted.
+        // Dropping the tunnel settles its command as aborted, or as interrupted at the end of a drain.
+        () = peer.deauthorized() => {}
+        () = cut_off(peer, &mut drain) => {}
     }
 }
 

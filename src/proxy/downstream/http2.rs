@@ -6,7 +6,7 @@
 //!   connection.
 //! - Time limits: the connection preface, a connection without streams (idle timeout), a stream whose response the
 //!   caller does not read (write timeout), the age of the connection.
-//! - The commands of a deauthorized caller are cut off in time ([`DownstreamPeer::wait_until_cut_off`]).
+//! - The commands of a deauthorized caller, and those of a removed listener, are cut off in time ([`cut_off`]).
 //! - A stream may become a [`crate::proxy::exchange::tunnel`]. Like a response, a tunnel is one task that ends with its
 //!   stream.
 
@@ -38,7 +38,7 @@ use crate::proxy::worker::peer::DownstreamPeer;
 use crate::telemetry::LimitHit;
 
 use super::client_stream::ClientStream;
-use super::close_reasons::shutdown_requested;
+use super::close_reasons::{cut_off, shutdown_requested};
 use super::h2_frame_budget::{FrameBudget, FrameObservers};
 use super::h2_refused_heads::PendingHeads;
 use super::h2_send_budget::SendBudget;
@@ -136,7 +136,8 @@ pub(crate) async fn serve_http2(
     tokio::select! {
         served = resolving_heads(connection, &pending_heads, &interim) => served,
         () = goaway_grace(&worker, &activity, &received) => Ok(()),
-        () = Box::pin(peer.wait_until_cut_off()) => Ok(()), // Dropping the streams settles their commands as aborted.
+        // Dropping the streams settles their commands as aborted or interrupted.
+        () = Box::pin(cut_off(&peer, &mut drain)) => Ok(()),
     }
 }
 

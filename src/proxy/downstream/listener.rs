@@ -4,6 +4,8 @@
 //!
 //! Guarantees:
 //! - An accept error never ends a listener.
+//! - New settings apply to every connection that is accepted from then on, on the same socket.
+//! - A listener that ends accepts the connections that the kernel has already established, and closes its socket then.
 //! - A connection above a limit (total, per listener, per address) is closed at once and counted.
 
 use std::io;
@@ -12,8 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::config::TrustedProxies;
 use crate::identity::ServerTls;
@@ -35,15 +39,15 @@ const UNSENT_BYTES_MAX: u32 = 64 * 1024;
 /// The pause after an accept error that does not end at once by itself (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The settings of a listener.
-#[derive(Clone)]
+/// The settings of a listener. A reload replaces them.
+#[derive(Clone, Debug)]
 pub struct AcceptSettings {
     /// The listener's name.
     pub name: Name,
     /// The server certificates and trust anchors, which a reload replaces. `None` for plain HTTP.
     pub tls: Option<Arc<ArcSwap<ServerTls>>>,
-    /// The index of this listener.
-    pub position: usize,
+    /// The number of the name, by which connections are limited.
+    pub number: u32,
     /// The connection limits.
     pub connections_max: ConnectionsMax,
     /// The proxies whose PROXY header or `X-Forwarded-For` is trusted.
@@ -52,7 +56,12 @@ pub struct AcceptSettings {
     pub connection_limits: Arc<ConnectionLimits>,
     /// The counters of connections.
     pub telemetry: Arc<Telemetry>,
+    /// The graceful shutdown of the connections accepted with these settings.
+    pub drain: DrainWatcher,
 }
+
+/// The settings that a listener accepts connections with. `None` pauses it: new connections wait in the kernel.
+pub type CurrentSettings = watch::Receiver<Option<Arc<AcceptSettings>>>;
 
 /// The maximum numbers of open connections.
 #[derive(Clone, Copy, Debug)]
@@ -92,29 +101,53 @@ impl TrafficListener {
         self.address
     }
 
-    /// Accepts connections until the drain begins.
+    /// Accepts connections until the drain begins, or the sender of the settings is dropped. The socket is closed before
+    /// the watcher of the drain is dropped.
     pub async fn accept_connections(
         self,
-        settings: AcceptSettings,
+        mut settings: CurrentSettings,
         workers: Vec<WorkerHandle>,
-        mut drain: DrainWatcher,
+        mut stop: DrainWatcher,
     ) {
         let listener = match TcpListener::from_std(self.socket) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, address = %self.address, "cannot listen"),
         };
+        let mut current = settings.borrow_and_update().clone();
         loop {
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => dispatch(stream, address, &settings, &workers),
-                    Err(error) => {
-                        tracing::warn!(%error, "accept failed; retrying");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+            let accepted = tokio::select! {
+                biased; // no connection is accepted with settings that have been replaced
+                () = stop.begun() => break,
+                changed = settings.changed() => match changed {
+                    Ok(()) => {
+                        current.clone_from(&settings.borrow_and_update());
+                        continue;
                     }
+                    Err(_) => break,
                 },
-                () = drain.begun() => return,
+                accepted = listener.accept(), if current.is_some() => accepted,
+            };
+            match (accepted, &current) {
+                (Ok((stream, address)), Some(current)) => dispatch(stream, address, current, &workers),
+                (Ok(_), None) => {} // a paused listener is not polled
+                (Err(error), _) => {
+                    tracing::warn!(%error, "accept failed; retrying");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
+        if let Some(current) = current {
+            accept_established(&listener, &current, &workers);
+        }
+        drop(listener); // before `stop`
+    }
+}
+
+/// Accepts the connections that wait in the kernel, at most one backlog. Closing the socket would reset them.
+fn accept_established(listener: &TcpListener, settings: &AcceptSettings, workers: &[WorkerHandle]) {
+    for _ in 0..=BACKLOG {
+        let Some(Ok((stream, address))) = listener.accept().now_or_never() else { return };
+        dispatch(stream, address, settings, workers);
     }
 }
 
@@ -123,7 +156,7 @@ impl AcceptSettings {
     /// permit is acquired after the PROXY header.
     fn connection_permits(&self, address: IpAddr) -> Option<Vec<ConnectionPermit>> {
         let mut places = vec![
-            self.connection_limits.try_acquire(LimitScope::Listener(self.position), self.connections_max.listener)?,
+            self.connection_limits.try_acquire(LimitScope::Listener(self.number), self.connections_max.listener)?,
         ];
         if !self.trusted_proxies.protocol.contains(address) {
             places.push(
@@ -154,6 +187,7 @@ fn dispatch(stream: TcpStream, address: SocketAddr, settings: &AcceptSettings, w
         listener,
         stats: Arc::clone(stats),
         proxies: Arc::clone(&settings.trusted_proxies),
+        drain: settings.drain.clone(),
         guards: ConnectionGuards { _open: stats.count_accepted(), _worker: carried, _permits: places },
     });
     if !taken {

@@ -35,7 +35,7 @@ pub struct WorkerHandle {
 /// The two signals that stop a worker.
 #[derive(Clone)]
 pub struct WorkerShutdown {
-    /// Begins the graceful shutdown of connections. The watchers are held until all connections have ended.
+    /// Held until all connections have ended. Their graceful shutdown begins with the drain of their listener.
     pub drain: DrainWatcher,
     /// Aborts everything that is still in flight.
     pub abort: DrainWatcher,
@@ -76,7 +76,7 @@ pub fn start_worker(
 
 /// Serves connections until the drain is complete or the abort begins.
 async fn run_worker(worker: Rc<TrafficWorker>, mut receiver: mpsc::Receiver<AcceptedConnection>, stop: WorkerShutdown) {
-    let WorkerShutdown { drain, abort: mut end } = stop;
+    let WorkerShutdown { drain: _held, abort: mut end } = stop;
     tokio::task::spawn_local(worker.meter.run_sync_notifier());
     let mut tick = interval(TICK_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -85,7 +85,7 @@ async fn run_worker(worker: Rc<TrafficWorker>, mut receiver: mpsc::Receiver<Acce
     loop {
         tokio::select! {
             accepted = receiver.recv(), if open.is_some() => match (accepted, &open) {
-                (Some(accepted), Some(open)) => accept_connection(&worker, accepted, drain.clone(), open.clone()),
+                (Some(accepted), Some(open)) => accept_connection(&worker, accepted, open.clone()),
                 _ => open = None, // All listeners have ended; only the open connections remain.
             },
             _ = tick.tick() => worker.tick(),
@@ -96,15 +96,10 @@ async fn run_worker(worker: Rc<TrafficWorker>, mut receiver: mpsc::Receiver<Acce
     worker.tick();
 }
 
-fn accept_connection(
-    worker: &Rc<TrafficWorker>,
-    accepted: AcceptedConnection,
-    drain: DrainWatcher,
-    open: mpsc::Sender<()>,
-) {
+fn accept_connection(worker: &Rc<TrafficWorker>, accepted: AcceptedConnection, open: mpsc::Sender<()>) {
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
-        serve_connection(worker, accepted, drain).await;
+        serve_connection(worker, accepted).await;
         drop(open);
     });
 }

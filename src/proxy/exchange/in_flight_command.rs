@@ -4,7 +4,7 @@
 //!
 //! - [`InFlightCommand::settle`] consumes the account.
 //! - An account dropped before that counts the command as aborted (the caller disconnected), or as interrupted if the
-//!   gateway itself is shutting down.
+//!   gateway itself is shutting down, or has cut the connection off because its listener was removed.
 //! - Nothing else ends a command.
 
 use std::rc::Rc;
@@ -14,6 +14,7 @@ use crate::ledger::Ticket;
 use crate::limit::LimitPermit;
 use crate::model::Finished;
 use crate::policy::Subsystem;
+use crate::proxy::io::close_notice::CloseNotice;
 use crate::proxy::message::upload_progress::{RequestBodyError, UploadProgress};
 use crate::proxy::worker::TrafficWorker;
 use crate::telemetry::LimitHit;
@@ -26,6 +27,7 @@ pub(crate) struct InFlightCommand {
     progress: Rc<UploadProgress>,
     subsystem: Arc<Subsystem>,
     worker: Rc<TrafficWorker>,
+    close_notice: Rc<CloseNotice>,
     /// The department's number.
     department: u32,
     limit_permit: LimitPermit,
@@ -44,6 +46,7 @@ impl InFlightCommand {
             ticket: Some(ticket),
             subsystem: Arc::clone(subsystem),
             worker: Rc::clone(&context.worker),
+            close_notice: Rc::clone(context.peer.close_notice()),
             department,
             limit_permit: permit,
         }
@@ -79,6 +82,7 @@ impl InFlightCommand {
 
     fn settle_once(&mut self, finished: Finished) {
         let Some(mut ticket) = self.ticket.take() else { return };
+        let finished = self.cause_of(finished);
         if let Some(upload) = &self.progress.upload {
             ticket.close_body_meter(upload);
         }
@@ -95,6 +99,14 @@ impl InFlightCommand {
     }
 }
 
+impl InFlightCommand {
+    /// The outcome, with the gateway in place of the caller if the gateway has cut the connection off.
+    fn cause_of(&self, finished: Finished) -> Finished {
+        let is_ours = || self.worker.is_aborting() || self.close_notice.is_interrupted();
+        if finished == Finished::Aborted && is_ours() { Finished::Interrupted } else { finished }
+    }
+}
+
 /// Whether a command with this outcome costs no units, because no part of it reached a subsystem. A local response
 /// (such as a redirect) settles as `ok` and costs the configured units.
 fn is_free_of_charge(finished: Finished, was_sent: bool) -> bool {
@@ -107,6 +119,6 @@ fn is_free_of_charge(finished: Finished, was_sent: bool) -> bool {
 
 impl Drop for InFlightCommand {
     fn drop(&mut self) {
-        self.settle_once(if self.worker.is_aborting() { Finished::Interrupted } else { Finished::Aborted });
+        self.settle_once(Finished::Aborted);
     }
 }

@@ -70,7 +70,7 @@ impl UpgradeTunnel {
     }
 
     /// Copies bytes over the caller's HTTP/2 stream, until the caller resets it or loses its authorisation. The command
-    /// then settles as aborted.
+    /// then settles as aborted. At the end of the drain of a removed listener it settles as interrupted.
     ///
     /// `writing` is hyper's half of the stream: it passes written bytes to h2 as far as the caller's flow control
     /// windows allow. If it is dropped before the end of the stream is sent, it resets the stream with CANCEL.
@@ -98,6 +98,7 @@ impl UpgradeTunnel {
             biased; // a reset first: hyper would report it as an orderly end
             () = left => {}
             () = peer.deauthorized() => {}
+            () = peer.wait_until_cut_off() => {} // the listener is removed; the connection has noted its deadline
             () = self.copy_both(caller, Bytes::new(), (H2_CHUNK_SIZE, &all_said)) => {}
         }
     }

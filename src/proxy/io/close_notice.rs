@@ -2,7 +2,7 @@
 //! in flight are cut off.
 //!
 //! Guarantees:
-//! - A notice can be withdrawn until its deadline.
+//! - A notice can be withdrawn until its deadline. The deadline of a drain cannot.
 //! - A connection with a notice accepts no more requests.
 //!
 //! Leaves to others: why a connection is closed (`worker::peer`), and the close itself (`downstream`).
@@ -19,9 +19,20 @@ pub(crate) struct CloseNotice {
     is_given: Cell<bool>,
     /// When the commands in flight are cut off. `None` after the notice is withdrawn.
     deadline: Cell<Option<Instant>>,
-    is_cut_off: Cell<bool>,
+    /// When the drain of the listener cuts the commands in flight off.
+    drain_deadline: Cell<Option<Instant>>,
+    cut_off: Cell<Option<CutOff>>,
     /// Wakes the connection and each of its tunnels over HTTP/2.
     changed: Notify,
+}
+
+/// What has cut the commands in flight off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CutOff {
+    /// The caller has lost its authorization.
+    Notice,
+    /// The gateway has removed the listener.
+    Drain,
 }
 
 impl CloseNotice {
@@ -34,7 +45,13 @@ impl CloseNotice {
         self.changed.notify_waiters();
     }
 
-    /// Withdraws the deadline: the commands in flight may end normally. The connection still takes no more commands.
+    /// Sets the deadline of a drain. The drain itself tells the connection to take no more commands.
+    pub(crate) fn end_by(&self, deadline: Instant) {
+        self.drain_deadline.set(Some(deadline));
+        self.changed.notify_waiters();
+    }
+
+    /// Withdraws the deadline of a notice: the commands in flight may end normally. The connection still takes no more commands.
     pub(crate) fn withdraw(&self) {
         if self.deadline.take().is_some() {
             self.changed.notify_waiters();
@@ -60,10 +77,10 @@ impl CloseNotice {
         loop {
             // Created before the check, so that no notification is lost in between.
             let changed = self.changed.notified();
-            match self.deadline.get() {
+            match self.next_cut_off() {
                 None => changed.await,
-                Some(deadline) if deadline <= Instant::now() => return self.is_cut_off.set(true),
-                Some(deadline) => tokio::select! {
+                Some((deadline, cause)) if deadline <= Instant::now() => return self.cut_off.set(Some(cause)),
+                Some((deadline, _)) => tokio::select! {
                     () = changed => {}
                     () = sleep_until(deadline) => {}
                 },
@@ -71,8 +88,48 @@ impl CloseNotice {
         }
     }
 
+    /// The earlier of the two deadlines.
+    fn next_cut_off(&self) -> Option<(Instant, CutOff)> {
+        let notice = self.deadline.get().map(|deadline| (deadline, CutOff::Notice));
+        let drain = self.drain_deadline.get().map(|deadline| (deadline, CutOff::Drain));
+        notice.into_iter().chain(drain).min_by_key(|(deadline, _)| *deadline)
+    }
+
     /// Whether the commands in flight have been cut off.
     pub(crate) fn is_cut_off(&self) -> bool {
-        self.is_cut_off.get()
+        self.cut_off.get().is_some()
+    }
+
+    /// Whether the gateway itself is the cause of the cut-off, and not the caller.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.cut_off.get() == Some(CutOff::Drain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn deadline_of_a_drain_stays_when_a_notice_is_withdrawn() {
+        let (soon, late) = (Duration::from_millis(5), Duration::from_mins(1));
+        // The grace of a notice, whether it is withdrawn, the grace of a drain; whether the drain is the cause.
+        for (notice, withdrawn, drain, interrupted) in [
+            (None, false, Some(soon), true),
+            (Some(late), false, Some(soon), true),
+            (Some(soon), false, None, false),
+            (Some(soon), false, Some(late), false),
+            (Some(soon), true, Some(soon * 4), true),
+        ] {
+            let close_notice = CloseNotice::default();
+            notice.into_iter().for_each(|grace| close_notice.announce(grace));
+            drain.into_iter().for_each(|grace| close_notice.end_by(Instant::now() + grace));
+            if withdrawn {
+                close_notice.withdraw();
+            }
+            assert!(!close_notice.is_cut_off() && !close_notice.is_interrupted());
+            close_notice.wait_until_cut_off().await;
+            assert_eq!((close_notice.is_cut_off(), close_notice.is_interrupted()), (true, interrupted));
+        }
     }
 }

@@ -22,6 +22,7 @@ use jiff::Timestamp;
 
 use crate::clock::Clock;
 use crate::identity::{Caller, ConnectionHosts, ServerTls};
+use crate::lifecycle::DrainWatcher;
 use crate::model::Name;
 use crate::policy::{CallerUnclaimed, DepartmentPolicy, PolicySnapshot};
 use crate::proxy::io::close_notice::CloseNotice;
@@ -238,9 +239,16 @@ impl DownstreamPeer {
     }
 
     /// Waits until the commands in flight must be cut off: within [`REVOKED_GRACE`] of a loss of trust (a revoked
-    /// certificate, an authority that is gone), within `grace` of every other reason.
+    /// certificate, an authority that is gone), within `grace` of every other reason, and at the deadline of a drain.
     pub(crate) async fn wait_until_cut_off(&self) {
         self.close_notice.wait_until_cut_off().await;
+    }
+
+    /// Notes that the listener drains. If the drain has a deadline, the commands in flight are cut off then.
+    pub(crate) fn note_drain(&self, drain: &DrainWatcher) {
+        if let Some(deadline) = drain.deadline() {
+            self.close_notice.end_by(deadline);
+        }
     }
 
     /// The notice that the connection must close.

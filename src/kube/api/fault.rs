@@ -1,0 +1,119 @@
+//! What can go wrong with a request to the API server, and what an operator does about it.
+//!
+//! Guarantees:
+//! - The text of each fault names the kind and the remedy.
+//! - No text holds the body of an answer: that could be a Secret.
+//!
+//! Leaves to others:
+//! - when to log and when to try again: the caller.
+
+use kube::core::Status;
+
+use crate::kube::objects::ObjectKind;
+
+/// The longest message of the API server in a text, in bytes.
+const MESSAGE_BYTES_MAX: usize = 300;
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiFault {
+    /// The cluster serves no version of the kind that we can read.
+    MissingApi,
+    /// The path is not there: the version was withdrawn, or its CRD was removed.
+    NotFound,
+    /// The service account lacks a permission.
+    Forbidden(String),
+    /// The credentials were refused.
+    Unauthorized(String),
+    /// The version from which to go on is too old. A new list follows.
+    Expired,
+    /// Another write came first (409).
+    Conflict,
+    /// Another refusal, with its HTTP status.
+    Refused(u16, String),
+    /// Nothing came for longer than the watch lasts, or a request was not answered.
+    Silent,
+    /// An answer was not what the API promises.
+    Malformed(String),
+    /// No connection, or a broken one.
+    Unreachable(String),
+}
+
+impl ApiFault {
+    /// What happened and what to do, for the log of a watch.
+    pub fn advice(&self, kind: ObjectKind) -> String {
+        self.advice_on(kind, "", "\"get\", \"list\", \"watch\"")
+    }
+
+    /// What happened and what to do, for the log of a writer of status.
+    pub fn status_advice(&self, kind: ObjectKind) -> String {
+        self.advice_on(kind, "/status", "\"update\"")
+    }
+
+    fn advice_on(&self, kind: ObjectKind, part: &str, verbs: &str) -> String {
+        let api = kind.api();
+        let versions = api.versions.join(", ");
+        match self {
+            Self::MissingApi | Self::NotFound => format!(
+                "the cluster does not serve {kind} ({}, {versions}): install its CRD, or ignore this if no {kind} is \
+                 used. It is looked for again",
+                api.group
+            ),
+            Self::Forbidden(message) => format!(
+                "no permission for {kind}{part}: add to the ClusterRole of the service account the rule {{apiGroups: \
+                 [\"{}\"], resources: [\"{}{part}\"], verbs: [{verbs}]}} ({message})",
+                api.group, api.plural
+            ),
+            Self::Unauthorized(message) => format!(
+                "the API server refused the credentials for {kind}: look at the token of the service account \
+                 ({message})"
+            ),
+            Self::Expired => format!("the watch of {kind} is too far behind: all objects are listed again"),
+            Self::Conflict => format!("another write to {kind}{part} came first: it is compared again"),
+            Self::Refused(status, message) => {
+                format!("the API server answered {status} to a request for {kind}{part}: {message}")
+            }
+            Self::Silent => format!("nothing came for {kind}{part} in time: it is tried again"),
+            Self::Malformed(why) => format!("an answer for {kind}{part} is malformed: {why}"),
+            Self::Unreachable(why) => {
+                format!("the API server cannot be reached for {kind}{part}: {why}. Traffic goes on with what is known")
+            }
+        }
+    }
+}
+
+impl From<&Status> for ApiFault {
+    fn from(status: &Status) -> Self {
+        let message = bounded(&status.message);
+        match status.code {
+            401 => Self::Unauthorized(message),
+            403 => Self::Forbidden(message),
+            404 => Self::NotFound,
+            409 => Self::Conflict,
+            410 => Self::Expired,
+            _ if status.reason == "Expired" || status.reason == "Gone" => Self::Expired,
+            code => Self::Refused(code, message),
+        }
+    }
+}
+
+impl From<kube::Error> for ApiFault {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::from(&*status),
+            kube::Error::SerdeError(error) => Self::Malformed(bounded(&error.to_string())),
+            kube::Error::FromUtf8(_) => Self::Malformed("not UTF-8".to_owned()),
+            error => Self::Unreachable(bounded(&with_sources(&error))),
+        }
+    }
+}
+
+/// The text of an error with the texts of its sources.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}
+
+fn bounded(message: &str) -> String {
+    message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)].to_owned()
+}

@@ -1,0 +1,44 @@
+//! The data plane of this process, as the controller sees it.
+//!
+//! Guarantees: `apply` returns when the configuration is live, or when it is known why it is not.
+//!
+//! Leaves to others: the implementation (`app`).
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::config::{ConfigProblems, ExcludedSource};
+use crate::kube::translate::MemoryTextMap;
+
+/// The data plane of this process.
+pub trait DataPlane: Send + Sync {
+    /// Replaces the documents of the cluster and the texts that they name, and waits until they are live. `version`
+    /// differs whenever the documents or texts differ.
+    ///
+    /// # Errors
+    /// The problems, if the configuration is rejected as a whole. The previous one stays live.
+    fn apply(
+        &self,
+        version: &str,
+        documents: &[(String, Value)],
+        texts: &MemoryTextMap,
+    ) -> Result<Vec<ExcludedSource>, ConfigProblems>;
+
+    /// The names of the listeners that are bound and accept connections.
+    fn live_listeners(&self) -> BTreeSet<String>;
+
+    /// Tells whether the cluster's configuration is live; the gateway is ready only then.
+    fn set_ready(&self, is_ready: bool);
+}
+
+/// What became of the last configuration.
+#[derive(Clone, Debug, Default)]
+pub struct AppliedConfig {
+    /// The documents that are left out, with their problems.
+    pub excluded: Vec<ExcludedSource>,
+    /// Why the configuration was rejected as a whole, if it was.
+    pub rejected: Option<String>,
+    /// The listeners that are bound.
+    pub live_listeners: BTreeSet<String>,
+}

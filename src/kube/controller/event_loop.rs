@@ -1,0 +1,231 @@
+//! The loop of the controller: events in, configurations and statuses out.
+//!
+//! Guarantees:
+//! - The loop itself waits for nothing but events: applying, writing and leadership have tasks of their own.
+//! - A burst of events is one translation: it begins when no event has come for [`QUIET_TIME`], at the latest
+//!   [`BURST_TIME`] after the first.
+//! - A status is compared when the object, the configuration, or the leadership changes, and every [`COMPARE_TIME`].
+//!
+//! Leaves to others: each step (see `mod.rs`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::applied::{AppliedTranslation, Applier};
+use super::data_plane::DataPlane;
+use super::service_writer::ServiceWriter;
+use super::text_checks::TextChecks;
+use super::wanted_status::{WantedObject, wanted_statuses};
+use crate::clock::Clock;
+use crate::kube::CONTROLLER_NAME;
+use crate::kube::index::{Change, Fact, Index, IndexEvent};
+use crate::kube::lease::{LeaseElection, LeaseSettings};
+use crate::kube::objects::{ObjectKey, ObjectKind};
+use crate::kube::status::{StatusQueue, StatusUpdate, WantedStatus, WriteTimes, compare_status, run_status_writer};
+use crate::kube::translate::{ServiceSettings, translate};
+use crate::kube::watch::{RunningWatches, WatchTimes, start_watches};
+use crate::lifecycle::DrainWatcher;
+
+/// A burst of events has ended when none has come for this time.
+const QUIET_TIME: Duration = Duration::from_millis(3);
+/// The longest time from an event to the translation.
+const BURST_TIME: Duration = Duration::from_millis(25);
+/// The time between two comparisons of all statuses.
+const COMPARE_TIME: Duration = Duration::from_secs(600);
+/// The time after which a Service that could not be written is tried again.
+const RETRY_TIME: Duration = Duration::from_secs(5);
+
+/// The settings of a controller.
+#[derive(Clone, Debug)]
+pub struct ControllerSettings {
+    /// The Services of Gateways.
+    pub services: ServiceSettings,
+    /// The election of the gateway that writes.
+    pub lease: LeaseSettings,
+}
+
+/// Follows the cluster until the drain begins. Then the lease is released.
+pub async fn run_controller(
+    client: Client,
+    settings: ControllerSettings,
+    (data_plane, clock): (Arc<dyn DataPlane>, Clock),
+    mut drain: DrainWatcher,
+) {
+    let queue = StatusQueue::default();
+    let writer = tokio::spawn(run_status_writer(client.clone(), queue.clone(), WriteTimes::default()));
+    let election = LeaseElection::start(client.clone(), settings.lease.clone(), clock.clone());
+    let RunningWatches { mut events, mut endpoint_events, gauge: _, tasks } =
+        start_watches(&client, &ObjectKind::ALL, WatchTimes::default());
+    let mut controller = Controller {
+        index: Index::default(),
+        settings: settings.services,
+        checks: TextChecks::new(clock.clone()),
+        clock,
+        applier: Applier::start(data_plane),
+        services: ServiceWriter::new(client),
+        queue,
+        pending: PendingChange::default(),
+        is_leader: election.is_leader.clone(),
+    };
+    let mut applied = controller.applier.applied.clone();
+    let mut is_leader = election.is_leader.clone();
+    let mut compare = interval(COMPARE_TIME);
+    let mut retry = interval(RETRY_TIME);
+    [&mut compare, &mut retry].map(|timer| timer.set_missed_tick_behavior(MissedTickBehavior::Delay));
+    loop {
+        let due = controller.pending.due();
+        tokio::select! {
+            biased;
+            () = drain.begun() => break,
+            Some(event) = endpoint_events.recv() => controller.take(event),
+            Some(event) = events.recv() => controller.take(event),
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => controller.act(),
+            Ok(()) = applied.changed() => controller.compare_statuses(),
+            Ok(()) = is_leader.changed() => controller.follow_leadership(*is_leader.borrow_and_update()),
+            _ = compare.tick() => controller.compare_statuses(),
+            _ = retry.tick() => controller.write_services(),
+        }
+    }
+    drop(tasks);
+    election.release().await;
+    writer.abort();
+}
+
+/// What has changed since the last translation, and when it is due.
+#[derive(Debug, Default)]
+struct PendingChange {
+    change: Change,
+    first: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl PendingChange {
+    fn add(&mut self, change: Change) {
+        if change.is_nothing() {
+            return;
+        }
+        let now = Instant::now();
+        self.change.merge(change);
+        self.first.get_or_insert(now);
+        self.last = Some(now);
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let (first, last) = (self.first?, self.last?);
+        Some((last + QUIET_TIME).min(first + BURST_TIME))
+    }
+
+    fn take(&mut self) -> Change {
+        std::mem::take(self).change
+    }
+}
+
+struct Controller {
+    index: Index,
+    settings: ServiceSettings,
+    checks: TextChecks,
+    clock: Clock,
+    applier: Applier,
+    services: ServiceWriter,
+    queue: StatusQueue,
+    pending: PendingChange,
+    is_leader: watch::Receiver<bool>,
+}
+
+impl Controller {
+    fn take(&mut self, event: IndexEvent) {
+        let is_end = matches!(event, IndexEvent::End(_));
+        let mut change = self.index.take(event);
+        // The end of the last list is the first picture, although it changes no fact.
+        change.facts |= is_end && self.is_synced();
+        self.pending.add(change);
+    }
+
+    fn is_synced(&self) -> bool {
+        ObjectKind::ALL.into_iter().all(|kind| self.index.is_synced(kind))
+    }
+
+    /// Translates and applies, or compares the status, as the pending change asks for.
+    fn act(&mut self) {
+        let change = self.pending.take();
+        if !self.is_synced() {
+            return; // the end of the last list adds a change
+        }
+        if change.facts || !change.endpoints.is_empty() {
+            self.applier.submit(translate(&self.index, &self.settings, &self.checks));
+        } else if change.shown {
+            self.compare_statuses();
+        }
+    }
+
+    fn follow_leadership(&mut self, is_leader: bool) {
+        tracing::info!(is_leader, "leadership of the controller");
+        self.queue.set_leader(is_leader);
+        if is_leader {
+            self.compare_statuses();
+            self.write_services();
+        }
+    }
+
+    fn latest(&self) -> Option<Arc<AppliedTranslation>> {
+        self.applier.applied.borrow().clone()
+    }
+
+    fn write_services(&self) {
+        if let Some(latest) = self.latest().filter(|_| *self.is_leader.borrow()) {
+            self.services.start_round(&latest.translation);
+        }
+    }
+
+    /// Compares the status of all objects with what they show, and hands the differences to the writer.
+    fn compare_statuses(&mut self) {
+        let Some(latest) = self.latest().filter(|_| *self.is_leader.borrow()) else { return };
+        self.services.start_round(&latest.translation);
+        for (kind, key, wanted) in self.all_wanted(&latest) {
+            match self.difference(kind, &key, &wanted) {
+                Some(update) => self.queue.submit(update),
+                None => self.queue.forget(kind, &key),
+            }
+        }
+    }
+
+    /// The wanted statuses: those of the translation, and empty ones for routes that have no parent of ours any more.
+    fn all_wanted(&self, latest: &AppliedTranslation) -> Vec<WantedObject> {
+        let mut wanted = wanted_statuses(&latest.translation, &latest.config);
+        let known: std::collections::HashSet<(ObjectKind, ObjectKey)> =
+            wanted.iter().map(|(kind, key, _)| (*kind, key.clone())).collect();
+        let http = self.index.http_routes().iter().map(|(key, _)| (ObjectKind::HttpRoute, key));
+        let grpc = self.index.grpc_routes().iter().map(|(key, _)| (ObjectKind::GrpcRoute, key));
+        for (kind, key) in http.chain(grpc) {
+            if !known.contains(&(kind, key.clone())) {
+                wanted.push((kind, key.clone(), WantedStatus::Route(Vec::new())));
+            }
+        }
+        wanted
+    }
+
+    fn difference(&self, kind: ObjectKind, key: &ObjectKey, wanted: &WantedStatus) -> Option<StatusUpdate> {
+        let now = self.clock.wall();
+        match kind {
+            ObjectKind::GatewayClass => self.compared(kind, self.index.gateway_classes().get(key)?, wanted, now),
+            ObjectKind::Gateway => self.compared(kind, self.index.gateways().get(key)?, wanted, now),
+            ObjectKind::HttpRoute => self.compared(kind, self.index.http_routes().get(key)?, wanted, now),
+            ObjectKind::GrpcRoute => self.compared(kind, self.index.grpc_routes().get(key)?, wanted, now),
+            _ => None,
+        }
+    }
+
+    fn compared<T>(
+        &self,
+        kind: ObjectKind,
+        fact: &Fact<T>,
+        wanted: &WantedStatus,
+        now: jiff::Timestamp,
+    ) -> Option<StatusUpdate> {
+        compare_status(kind, fact, wanted, CONTROLLER_NAME, now)
+    }
+}

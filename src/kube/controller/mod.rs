@@ -1,0 +1,22 @@
+//! The controller: follows the cluster, keeps the data plane of this process as the cluster says, and shows what is true.
+//!
+//! Guarantees:
+//! - The first configuration is made when all kinds have been listed once, never from half a picture.
+//! - A burst of changes is one configuration. Changes that arrive while one is applied are in the next.
+//! - `Programmed` follows from what the data plane has bound, not from what was asked for.
+//! - Only the leader writes, and nothing waits for a write.
+//!
+//! Leaves to others:
+//! - events (`watch`), meaning (`translate`), the form of a status and its writing (`status`), leadership (`lease`);
+//! - starting and stopping the data plane (`app`).
+
+mod applied;
+mod data_plane;
+mod event_loop;
+mod features;
+mod service_writer;
+mod text_checks;
+mod wanted_status;
+
+pub use self::data_plane::{AppliedConfig, DataPlane};
+pub use self::event_loop::{ControllerSettings, run_controller};

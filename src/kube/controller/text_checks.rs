@@ -1,0 +1,86 @@
+//! Checks of certificates and authorities, as the loader of the configuration makes them.
+//!
+//! Guarantees:
+//! - A certificate that passes is one that a listener can use now: it is complete, current, and belongs to its key.
+//! - A result is kept for [`KEPT_TIME`] and at most [`KEPT_MAX`] results are kept, so thousands of certificates are not
+//!   parsed for each change of the cluster.
+//!
+//! Leaves to others: the checks themselves (`identity`).
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use crate::clock::Clock;
+use crate::identity::{MemoryTexts, PemStore, TlsFiles, check_authorities};
+use crate::kube::translate::TextCheck;
+
+/// How long a result is kept: certificates expire.
+const KEPT_TIME: Duration = Duration::from_secs(60);
+/// The most results that are kept.
+const KEPT_MAX: usize = 50_000;
+
+/// The names of the texts of one check.
+const CERTIFICATE: &str = "memory:certificate";
+const KEY: &str = "memory:key";
+
+type CheckedResult = (Timestamp, Result<(), String>);
+
+/// Checks with kept results.
+pub(super) struct TextChecks {
+    clock: Clock,
+    kept: Mutex<HashMap<[u8; 32], CheckedResult>>,
+}
+
+impl TextChecks {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, kept: Mutex::default() }
+    }
+
+    fn kept_or(&self, texts: &[&Bytes], check: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        let mut digest = Sha256::new();
+        for text in texts {
+            digest.update(Sha256::digest(text));
+        }
+        let (digest, now) = (digest.finalize().into(), self.clock.wall());
+        // A result is inserted as a whole.
+        let kept = |kept: &HashMap<[u8; 32], CheckedResult>| kept.get(&digest).cloned();
+        let known = kept(&self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some((since, result)) = known
+            && now.duration_since(since).unsigned_abs() < KEPT_TIME
+        {
+            return result;
+        }
+        let result = check();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT_MAX {
+            kept.clear();
+        }
+        kept.insert(digest, (now, result.clone()));
+        result
+    }
+}
+
+impl TextCheck for TextChecks {
+    fn check_key_pair(&self, certificate: &Bytes, key: &Bytes) -> Result<(), String> {
+        self.kept_or(&[certificate, key], || {
+            let texts = MemoryTexts::default();
+            for (name, text) in [(CERTIFICATE, certificate), (KEY, key)] {
+                texts.set(name, text.to_vec()).map_err(|error| error.to_string())?;
+            }
+            let files = TlsFiles::single(PathBuf::from(CERTIFICATE), PathBuf::from(KEY), None);
+            let loaded = files.load(&PemStore::new(&texts), &self.clock);
+            let text = |problem: &crate::identity::TlsProblem| problem.what.clone();
+            loaded.map(drop).map_err(|problems| problems.iter().map(text).collect::<Vec<_>>().join("; "))
+        })
+    }
+
+    fn check_authorities(&self, pem: &Bytes) -> Result<(), String> {
+        self.kept_or(&[pem], || check_authorities(pem))
+    }
+}

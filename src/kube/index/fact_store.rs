@@ -1,0 +1,136 @@
+//! The objects of one kind.
+//!
+//! Guarantees:
+//! - Objects are in the order of their keys.
+//! - An event that shows the same object again is no change.
+//!
+//! Leaves to others:
+//! - references between kinds: `translate`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::change::Change;
+use super::fact::Fact;
+use super::kind_state::{KindState, OBJECTS_MAX};
+use crate::kube::objects::{KubeObject, ObjectKey};
+
+/// The objects of one kind, by namespace and name.
+#[derive(Clone, Debug)]
+pub struct FactStore<T> {
+    objects: BTreeMap<ObjectKey, StoredFact<T>>,
+    state: KindState,
+}
+
+#[derive(Clone, Debug)]
+struct StoredFact<T> {
+    fact: Arc<Fact<T>>,
+    /// The relist that showed the object last.
+    relist: u64,
+}
+
+impl<T> Default for FactStore<T> {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), state: KindState::default() }
+    }
+}
+
+impl<T> FactStore<T> {
+    /// The object with this key, malformed ones included.
+    pub fn get(&self, key: &ObjectKey) -> Option<&Fact<T>> {
+        self.objects.get(key).map(|stored| &*stored.fact)
+    }
+
+    /// The specification of the object with this key; `None` if it is missing or malformed.
+    pub fn valid(&self, key: &ObjectKey) -> Option<&T> {
+        self.get(key)?.parsed.as_ref().ok()
+    }
+
+    /// All objects in the order of their keys, malformed ones included.
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Fact<T>)> {
+        self.objects.iter().map(|(key, stored)| (key, &*stored.fact))
+    }
+
+    /// The objects of one namespace in the order of their names, malformed ones included.
+    pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = (&ObjectKey, &Fact<T>)> {
+        let first = ObjectKey::new(namespace, "");
+        let namespace = Arc::clone(&first.namespace);
+        self.objects
+            .range(first..)
+            .take_while(move |(key, _)| key.namespace == namespace)
+            .map(|(key, stored)| (key, &*stored.fact))
+    }
+
+    /// The number of objects.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether there is no object.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// Whether a relist has ended.
+    pub fn is_synced(&self) -> bool {
+        self.state.is_synced
+    }
+
+    pub(super) fn left_out(&self) -> u64 {
+        self.state.left_out
+    }
+
+    pub(super) fn begin_relist(&mut self) {
+        self.state.begin();
+    }
+
+    pub(super) fn end_relist(&mut self) -> Change {
+        if !self.state.end() {
+            return Change::default();
+        }
+        let (before, relist) = (self.objects.len(), self.state.relist);
+        self.objects.retain(|_, stored| stored.relist == relist);
+        if self.objects.len() < before { Change::FACTS } else { Change::default() }
+    }
+
+    pub(super) fn delete(&mut self, key: &ObjectKey) -> Change {
+        if self.objects.remove(key).is_some() { Change::FACTS } else { Change::default() }
+    }
+}
+
+impl<T: KubeObject> FactStore<T> {
+    pub(super) fn apply(&mut self, object: Value) -> Change {
+        let fact = Fact::<T>::read(object);
+        let Some(fact) = fact.filter(|fact| self.has_place_for(&fact.meta.key())) else {
+            self.state.leave_out();
+            return Change::default();
+        };
+        let (key, relist) = (fact.meta.key(), self.state.relist);
+        let change = self.get(&key).map_or(Change::FACTS, |known| difference(known, &fact));
+        match self.objects.get_mut(&key) {
+            Some(stored) if change.is_nothing() => stored.relist = relist,
+            _ => {
+                self.objects.insert(key, StoredFact { fact: Arc::new(fact), relist });
+            }
+        }
+        change
+    }
+
+    fn has_place_for(&self, key: &ObjectKey) -> bool {
+        self.objects.len() < OBJECTS_MAX || self.objects.contains_key(key)
+    }
+}
+
+/// Compares what was known with what is shown now. The resource version of kinds without a status of ours is no
+/// difference.
+fn difference<T: KubeObject>(known: &Fact<T>, now: &Fact<T>) -> Change {
+    if !known.means_the_same(now) {
+        return Change::FACTS;
+    }
+    if T::KIND.has_status() && !known.shows_the_same(now) {
+        return Change::SHOWN;
+    }
+    Change::default()
+}

@@ -1,0 +1,21 @@
+//! The Kubernetes controller: from the objects of a cluster to facts, and from wanted conditions to their status.
+//!
+//! Guarantees:
+//! - Every object fails alone: a malformed one is kept with the place of its fault, and hides no other.
+//! - Endpoints have a path of their own: they wait for no status, no leadership and no other object.
+//! - Only the holder of the lease writes status, and nothing waits for a write.
+//!
+//! Leaves to others:
+//! - the meaning of a configuration: `config`;
+//! - start and stop: `app`.
+
+pub mod api;
+pub mod index;
+pub mod objects;
+pub mod watch;
+
+#[cfg(test)]
+pub(crate) mod fake_api;
+
+/// The name under which GatewayClasses choose this controller, and under which it owns entries of a status.
+pub const CONTROLLER_NAME: &str = "tallygate.io/gateway-controller";

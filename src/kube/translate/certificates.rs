@@ -1,0 +1,127 @@
+//! Certificates, keys and authorities of Secrets and ConfigMaps, as texts in memory for the configuration.
+//!
+//! Guarantees:
+//! - A certificate that is referred to is complete and belongs to its key. So a faulty Secret is a condition of the
+//!   listener that names it, and never a problem of the whole configuration.
+//! - A text is taken up once, however often it is named.
+//!
+//! Leaves to others: chains and expiry (`identity`).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::names;
+use super::references::{BrokenReference, Referent, Referrer, check_permission};
+use crate::kube::index::Index;
+use crate::kube::objects::{ObjectKey, ObjectReference, SecretReference};
+
+/// The entries of a Secret of the type `kubernetes.io/tls`.
+const CERTIFICATE_ENTRY: &str = "tls.crt";
+const KEY_ENTRY: &str = "tls.key";
+/// The entry of a ConfigMap or Secret with authorities.
+const AUTHORITIES_ENTRY: &str = "ca.crt";
+
+/// The texts that the configuration names, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryTextMap(pub BTreeMap<String, Bytes>);
+
+/// Checks of texts: those that the loader of the configuration would make.
+pub trait TextCheck {
+    /// Whether a listener can use this certificate with this key.
+    ///
+    /// # Errors
+    /// The fault, and what to do.
+    fn check_key_pair(&self, certificate: &Bytes, key: &Bytes) -> Result<(), String>;
+
+    /// Whether these are certificates of authorities.
+    ///
+    /// # Errors
+    /// The fault, and what to do.
+    fn check_authorities(&self, pem: &Bytes) -> Result<(), String>;
+}
+
+/// Collects the texts that the configuration names.
+pub(super) struct TextCollector<'c> {
+    pub(super) check: &'c dyn TextCheck,
+    pub(super) texts: MemoryTextMap,
+}
+
+/// The names of the texts of a certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CertificateTexts {
+    pub(super) certificate: String,
+    pub(super) key: String,
+}
+
+/// Takes up the certificate that a Secret holds.
+///
+/// # Errors
+/// The reason why the reference cannot be used: `InvalidCertificateRef` or `RefNotPermitted`.
+pub(super) fn take_certificate(
+    index: &Index,
+    from: Referrer<'_>,
+    reference: &SecretReference,
+    texts: &mut TextCollector<'_>,
+) -> Result<CertificateTexts, BrokenReference> {
+    let SecretReference { group, kind, name, namespace } = reference;
+    if (&**group, &**kind) != ("", "Secret") {
+        return Err(invalid(format!("a certificate is a Secret of the core group, not {kind} of {group:?}")));
+    }
+    let to = Referent { group, kind, namespace: namespace.as_deref(), name };
+    let secret = check_permission(index, from, to)?;
+    let found = index.secrets().valid(&secret).ok_or_else(|| invalid(format!("there is no Secret {secret}")))?;
+    let entry = |entry: &str| {
+        let missing = || invalid(format!("the Secret {secret} has no entry {entry}; use the type kubernetes.io/tls"));
+        found.data.get(entry).cloned().ok_or_else(missing)
+    };
+    let (certificate, key) = (entry(CERTIFICATE_ENTRY)?, entry(KEY_ENTRY)?);
+    texts.check.check_key_pair(&certificate, &key).map_err(|why| invalid(format!("the Secret {secret} is not usable: {why}")))?;
+    let name = |entry| names::memory_text("secret", &secret, entry);
+    let taken = CertificateTexts { certificate: name(CERTIFICATE_ENTRY), key: name(KEY_ENTRY) };
+    texts.texts.0.insert(taken.certificate.clone(), certificate);
+    texts.texts.0.insert(taken.key.clone(), key);
+    Ok(taken)
+}
+
+fn invalid(message: String) -> BrokenReference {
+    BrokenReference { reason: "InvalidCertificateRef", message }
+}
+
+/// Takes up the authorities that a ConfigMap or a Secret holds (GEP-91).
+///
+/// # Errors
+/// The reason why the reference cannot be used: `InvalidCACertificateKind`, `InvalidCACertificateRef` or
+/// `RefNotPermitted`.
+pub(super) fn take_authorities(
+    index: &Index,
+    from: Referrer<'_>,
+    reference: &ObjectReference,
+    texts: &mut TextCollector<'_>,
+) -> Result<String, BrokenReference> {
+    let ObjectReference { group, kind, name, namespace } = reference;
+    let to = Referent { group, kind, namespace: namespace.as_deref(), name };
+    let known = group.is_empty() && matches!(&**kind, "ConfigMap" | "Secret");
+    if !known {
+        let message = format!("authorities are a ConfigMap or a Secret of the core group, not {kind} of {group:?}");
+        return Err(BrokenReference { reason: "InvalidCACertificateKind", message });
+    }
+    let key = check_permission(index, from, to)?;
+    let bad = |message: String| BrokenReference { reason: "InvalidCACertificateRef", message };
+    let bytes = authorities_of(index, kind, &key);
+    let bytes = bytes.ok_or_else(|| bad(format!("there is no {kind} {key} with an entry {AUTHORITIES_ENTRY}")))?;
+    texts.check.check_authorities(&bytes).map_err(|why| bad(format!("{kind} {key}, {AUTHORITIES_ENTRY}: {why}")))?;
+    let taken = names::memory_text(&kind.to_ascii_lowercase(), &key, AUTHORITIES_ENTRY);
+    texts.texts.0.insert(taken.clone(), bytes);
+    Ok(taken)
+}
+
+fn authorities_of(index: &Index, kind: &str, key: &ObjectKey) -> Option<Bytes> {
+    match kind {
+        "ConfigMap" => {
+            let text = index.config_maps().valid(key)?.data.get(AUTHORITIES_ENTRY)?;
+            Some(Bytes::copy_from_slice(text.as_bytes()))
+        }
+        _ => index.secrets().valid(key)?.data.get(AUTHORITIES_ENTRY).cloned(),
+    }
+}

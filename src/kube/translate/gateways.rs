@@ -1,0 +1,363 @@
+//! Gateways of this controller: their listeners, with the conditions of each, and what the data plane gets of them.
+//!
+//! Guarantees:
+//! - A listener with a fault is not served, and the others of its Gateway are.
+//! - Listeners on one port with different protocols, or with one hostname, conflict: none of them is served.
+//!
+//! Leaves to others: routes (`attachment`), and addresses (`services`).
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::{Value, json};
+
+use super::certificates::{CertificateTexts, TextCollector, take_authorities, take_certificate};
+use super::condition::{ACCEPTED, CONFLICTED, Condition, RESOLVED_REFS};
+use super::hostnames::configured_host;
+use super::names;
+use super::references::Referrer;
+use crate::kube::CONTROLLER_NAME;
+use crate::kube::index::{Fact, Index};
+use crate::kube::objects::{
+    FrontendValidation, FrontendValidationMode, GATEWAY_GROUP, Gateway, GatewayListener, ListenerProtocol, ObjectKey,
+    RouteKind, TlsMode,
+};
+
+/// A Gateway of this controller.
+#[derive(Debug)]
+pub struct GatewayPlan<'a> {
+    /// Its key.
+    pub key: &'a ObjectKey,
+    /// Its metadata and specification.
+    pub fact: &'a Fact<Gateway>,
+    /// The specification, valid.
+    pub gateway: &'a Gateway,
+    /// Its listeners, in the order of the specification.
+    pub listeners: Vec<ListenerPlan<'a>>,
+    /// Conditions of the Gateway as a whole, beside `Programmed`.
+    pub conditions: Vec<Condition>,
+}
+
+/// A listener of a Gateway.
+#[derive(Debug)]
+pub struct ListenerPlan<'a> {
+    /// The listener.
+    pub listener: &'a GatewayListener,
+    /// The kinds of routes that it takes.
+    pub supported_kinds: Vec<RouteKind>,
+    /// Its conditions, beside `Programmed`.
+    pub conditions: Vec<Condition>,
+    /// The number of routes that are attached to it.
+    pub attached_routes: usize,
+    /// The port of the data plane; `None` until the Service of the Gateway publishes it.
+    pub target_port: Option<u16>,
+    certificates: Vec<CertificateTexts>,
+    client_auth: Option<Value>,
+}
+
+impl ListenerPlan<'_> {
+    /// Whether the data plane serves it. A kind of routes that is not supported, or authorities of callers of which
+    /// others can be used, are faults of a listener that serves.
+    pub fn is_served(&self) -> bool {
+        let is = |kind, holds| self.conditions.iter().any(|one| one.kind == kind && one.holds == holds);
+        is(ACCEPTED, true) && is(CONFLICTED, false) && (!self.is_tls() || !self.certificates.is_empty())
+    }
+
+    /// Whether the configuration has it.
+    pub(super) fn is_live(&self) -> bool {
+        self.is_served() && self.target_port.is_some()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.listener.protocol == ListenerProtocol::Https
+    }
+}
+
+/// The Gateways whose class names this controller, in the order of their keys.
+pub(super) fn plan_gateways<'a>(index: &'a Index, texts: &mut TextCollector<'_>) -> Vec<GatewayPlan<'a>> {
+    let mut plans = Vec::new();
+    for (key, fact) in index.gateways().iter() {
+        let Some(gateway) = fact.valid() else { continue };
+        let class = index.gateway_classes().valid(&ObjectKey::cluster_wide(&gateway.gateway_class_name));
+        if class.is_some_and(|class| &*class.controller_name == CONTROLLER_NAME) {
+            plans.push(plan_gateway(index, (key, fact, gateway), texts));
+        }
+    }
+    plans
+}
+
+fn plan_gateway<'a>(
+    index: &'a Index,
+    (key, fact, gateway): (&'a ObjectKey, &'a Fact<Gateway>, &'a Gateway),
+    texts: &mut TextCollector<'_>,
+) -> GatewayPlan<'a> {
+    let conflicts = find_conflicts(&gateway.listeners);
+    let mut fallback = false;
+    let mut listeners = Vec::with_capacity(gateway.listeners.len());
+    for (listener, conflict) in gateway.listeners.iter().zip(conflicts) {
+        let mut plan = plan_listener(index, key, listener, texts);
+        match conflict {
+            Some((reason, message)) => {
+                plan.conditions.push(Condition { kind: CONFLICTED, holds: true, reason, message: message.clone() });
+                plan.conditions.retain(|condition| condition.kind != ACCEPTED);
+                plan.conditions.insert(0, Condition::fails(ACCEPTED, reason, message));
+            }
+            None => plan.conditions.push(Condition::fails(CONFLICTED, "NoConflicts", "")),
+        }
+        if let Some(validation) = validation_of(gateway, listener) {
+            fallback |= validation.mode == FrontendValidationMode::AllowInsecureFallback;
+            add_client_auth(index, key, validation, &mut plan, texts);
+        }
+        listeners.push(plan);
+    }
+    let mut conditions = vec![accepted(gateway, &listeners)];
+    if fallback {
+        let message = "callers without a valid certificate are accepted (AllowInsecureFallback)".to_owned();
+        let kind = "InsecureFrontendValidationMode";
+        conditions.push(Condition { kind, holds: true, reason: "ConfigurationChanged", message });
+    }
+    GatewayPlan { key, fact, gateway, listeners, conditions }
+}
+
+/// `Accepted` of a Gateway.
+fn accepted(gateway: &Gateway, listeners: &[ListenerPlan<'_>]) -> Condition {
+    if let Some(parameters) = &gateway.infrastructure.parameters_ref {
+        let message = format!("infrastructure.parametersRef ({}) is not supported; remove it", parameters.kind);
+        return Condition::fails(ACCEPTED, "InvalidParameters", message);
+    }
+    let odd = gateway.addresses.iter().find(|address| !matches!(&*address.kind, "IPAddress"));
+    if let Some(odd) = odd {
+        let message = format!("addresses of the type {} are not supported; use IPAddress", odd.kind);
+        return Condition::fails(ACCEPTED, "UnsupportedAddress", message);
+    }
+    let served = listeners.iter().filter(|listener| listener.is_served()).count();
+    let message = || "some listeners are not valid; see their conditions";
+    match served {
+        _ if served == listeners.len() => Condition::holds(ACCEPTED, "Accepted"),
+        0 => Condition::fails(ACCEPTED, "ListenersNotValid", "no listener is valid; see their conditions"),
+        _ => Condition { message: message().to_owned(), ..Condition::holds(ACCEPTED, "ListenersNotValid") },
+    }
+}
+
+/// For each listener the conflict with another one, if there is any.
+fn find_conflicts(listeners: &[GatewayListener]) -> Vec<Option<(&'static str, String)>> {
+    let mut by_port: HashMap<u16, Vec<&GatewayListener>> = HashMap::new();
+    listeners.iter().for_each(|listener| by_port.entry(listener.port).or_default().push(listener));
+    let conflict = |listener: &GatewayListener| {
+        let others = by_port[&listener.port].iter().filter(|other| other.name != listener.name);
+        let mut same_host = false;
+        for other in others {
+            if other.protocol != listener.protocol {
+                let message = format!("port {} has listeners of two protocols, {} too", listener.port, other.name);
+                return Some(("ProtocolConflict", message));
+            }
+            same_host |= host_key(other) == host_key(listener);
+        }
+        let message = format!("another listener on port {} has the same hostname", listener.port);
+        same_host.then_some(("HostnameConflict", message))
+    };
+    listeners.iter().map(conflict).collect()
+}
+
+fn host_key(listener: &GatewayListener) -> String {
+    listener.hostname.as_deref().unwrap_or_default().to_ascii_lowercase()
+}
+
+fn plan_listener<'a>(
+    index: &Index,
+    gateway: &ObjectKey,
+    listener: &'a GatewayListener,
+    texts: &mut TextCollector<'_>,
+) -> ListenerPlan<'a> {
+    let (supported_kinds, kinds_fault) = supported_kinds(listener);
+    let mut plan = ListenerPlan {
+        listener,
+        supported_kinds,
+        conditions: Vec::new(),
+        attached_routes: 0,
+        target_port: None,
+        certificates: Vec::new(),
+        client_auth: None,
+    };
+    let accepted = match (&listener.protocol, listener.tls.as_ref().map(|tls| &tls.mode)) {
+        (ListenerProtocol::Http, None) | (ListenerProtocol::Https, Some(TlsMode::Terminate)) => {
+            Condition::holds(ACCEPTED, "Accepted")
+        }
+        (ListenerProtocol::Https, None) => Condition::fails(ACCEPTED, "Invalid", "HTTPS needs tls.certificateRefs"),
+        (ListenerProtocol::Http, Some(_)) => Condition::fails(ACCEPTED, "Invalid", "HTTP has no tls; use HTTPS"),
+        (ListenerProtocol::Https, Some(_)) => {
+            Condition::fails(ACCEPTED, "UnsupportedValue", "HTTPS supports the TLS mode Terminate only")
+        }
+        (protocol, _) => {
+            let message = format!("the protocol {} is not supported; use HTTP or HTTPS", protocol_text(protocol));
+            Condition::fails(ACCEPTED, "UnsupportedProtocol", message)
+        }
+    };
+    plan.conditions.push(accepted);
+    let resolved = match kinds_fault {
+        Some(fault) => fault,
+        None if plan.is_tls() => resolve_certificates(index, gateway, &mut plan, texts),
+        None => Condition::holds(RESOLVED_REFS, "ResolvedRefs"),
+    };
+    plan.conditions.push(resolved);
+    plan
+}
+
+fn protocol_text(protocol: &ListenerProtocol) -> &str {
+    match protocol {
+        ListenerProtocol::Http => "HTTP",
+        ListenerProtocol::Https => "HTTPS",
+        ListenerProtocol::Tls => "TLS",
+        ListenerProtocol::Tcp => "TCP",
+        ListenerProtocol::Udp => "UDP",
+        ListenerProtocol::Other(other) => other,
+    }
+}
+
+/// Takes up the certificates of a listener. Each of them must be usable.
+fn resolve_certificates(
+    index: &Index,
+    gateway: &ObjectKey,
+    plan: &mut ListenerPlan<'_>,
+    texts: &mut TextCollector<'_>,
+) -> Condition {
+    let references = plan.listener.tls.as_ref().map_or(&[][..], |tls| &tls.certificate_refs);
+    if references.is_empty() {
+        return Condition::fails(RESOLVED_REFS, "InvalidCertificateRef", "there is no certificate in tls.certificateRefs");
+    }
+    let from = Referrer { kind: "Gateway", namespace: &gateway.namespace };
+    for reference in references {
+        match take_certificate(index, from, reference, texts) {
+            Ok(taken) => plan.certificates.push(taken),
+            Err(broken) => {
+                plan.certificates.clear(); // the listener fails closed
+                return Condition::fails(RESOLVED_REFS, broken.reason, broken.message);
+            }
+        }
+    }
+    Condition::holds(RESOLVED_REFS, "ResolvedRefs")
+}
+
+/// The validation of client certificates on the port of a listener (GEP-91).
+fn validation_of<'a>(gateway: &'a Gateway, listener: &GatewayListener) -> Option<&'a FrontendValidation> {
+    if listener.protocol != ListenerProtocol::Https {
+        return None;
+    }
+    let frontend = gateway.tls.frontend.as_ref()?;
+    let own = frontend.per_port.iter().find(|config| config.port == listener.port);
+    own.map_or(&frontend.default, |config| &config.tls).validation.as_ref()
+}
+
+/// Adds the authorities of callers. If some references are broken, the others are used; if all are, the listener is
+/// not accepted: it fails closed.
+fn add_client_auth(
+    index: &Index,
+    gateway: &ObjectKey,
+    validation: &FrontendValidation,
+    plan: &mut ListenerPlan<'_>,
+    texts: &mut TextCollector<'_>,
+) {
+    let from = Referrer { kind: "Gateway", namespace: &gateway.namespace };
+    let taken = validation.ca_certificate_refs.iter().map(|one| take_authorities(index, from, one, texts));
+    let (authorities, broken): (Vec<_>, Vec<_>) = taken.partition(Result::is_ok);
+    let authorities: Vec<String> = authorities.into_iter().flatten().collect();
+    if let Some(Err(broken)) = broken.into_iter().next() {
+        plan.conditions.retain(|condition| condition.kind != RESOLVED_REFS);
+        plan.conditions.push(Condition::fails(RESOLVED_REFS, broken.reason, broken.message));
+        if authorities.is_empty() {
+            plan.conditions.retain(|condition| condition.kind != ACCEPTED);
+            let message = "no reference to authorities of callers can be used";
+            plan.conditions.insert(0, Condition::fails(ACCEPTED, "NoValidCACertificate", message));
+        }
+    }
+    let mode = match validation.mode {
+        FrontendValidationMode::AllowInsecureFallback => "allowInsecureFallback",
+        _ => "required",
+    };
+    plan.client_auth = Some(json!({ "mode": mode, "authorities": authorities }));
+}
+
+/// The kinds of routes that a listener takes, and the fault if it names others.
+fn supported_kinds(listener: &GatewayListener) -> (Vec<RouteKind>, Option<Condition>) {
+    let known: &[&str] = match listener.protocol {
+        ListenerProtocol::Http | ListenerProtocol::Https => &["HTTPRoute", "GRPCRoute"],
+        _ => &[],
+    };
+    let kind = |kind: &str| RouteKind { group: GATEWAY_GROUP.into(), kind: kind.into() };
+    let named = &listener.allowed_routes.kinds;
+    if named.is_empty() {
+        return (known.iter().map(|name| kind(name)).collect(), None);
+    }
+    let is_known = |named: &&RouteKind| &*named.group == GATEWAY_GROUP && known.contains(&&*named.kind);
+    let supported: Vec<RouteKind> = named.iter().filter(is_known).cloned().collect();
+    let odd = named.iter().find(|named| !is_known(named));
+    let fault = odd.map(|odd| {
+        let message = format!("routes of the kind {} of {} are not supported on this listener", odd.kind, odd.group);
+        Condition::fails(RESOLVED_REFS, "InvalidRouteKinds", message)
+    });
+    (supported, fault)
+}
+
+/// The document of a Gateway: a listener for each port, with a virtual host for each of its listeners, and the
+/// department of all callers that no other department claims. `None` without a listener.
+pub(super) fn document(plan: &GatewayPlan<'_>) -> Option<Value> {
+    let mut by_port: BTreeMap<u16, Vec<&ListenerPlan<'_>>> = BTreeMap::new();
+    for listener in plan.listeners.iter().filter(|listener| listener.is_live()) {
+        by_port.entry(listener.listener.port).or_default().push(listener);
+    }
+    let listeners: Vec<Value> =
+        by_port.iter().filter_map(|(port, listeners)| listener_document(plan.key, *port, listeners)).collect();
+    if listeners.is_empty() {
+        return None;
+    }
+    let callers = by_port.keys().map(|port| json!({ "listener": names::listener(plan.key, *port), "unclaimed": true }));
+    let department = json!({
+        "id": names::department(plan.key),
+        "name": format!("Gateway {}", plan.key),
+        "callers": callers.collect::<Vec<_>>(),
+    });
+    Some(json!({ "listeners": listeners, "departments": [department] }))
+}
+
+fn listener_document(gateway: &ObjectKey, port: u16, listeners: &[&ListenerPlan<'_>]) -> Option<Value> {
+    let first = listeners.first()?;
+    let virtual_hosts: Vec<Value> = listeners.iter().map(|one| virtual_host(one)).collect();
+    let mut document = json!({
+        "name": names::listener(gateway, port),
+        "address": format!("0.0.0.0:{}", first.target_port?),
+        "publicPort": port,
+        "virtualHosts": virtual_hosts,
+    });
+    match first.is_tls() {
+        true => document["tls"] = json!({ "certificates": certificates(listeners) }),
+        false => document["protocol"] = json!("http"),
+    }
+    Some(document)
+}
+
+fn virtual_host(plan: &ListenerPlan<'_>) -> Value {
+    let hostname = plan.listener.hostname.as_deref().filter(|hostname| !hostname.is_empty());
+    let host = hostname.map_or_else(|| "*".to_owned(), configured_host);
+    json!({ "name": names::virtual_host(&plan.listener.name), "host": host })
+}
+
+/// The certificates of the listeners of one port. Without a hostname, a certificate is for all other hosts.
+fn certificates(listeners: &[&ListenerPlan<'_>]) -> Vec<Value> {
+    let of = |plan: &&ListenerPlan<'_>| {
+        let hostname = plan.listener.hostname.as_deref().filter(|hostname| !hostname.is_empty());
+        let server_name = hostname.map_or_else(|| "*".to_owned(), configured_host);
+        let client_auth = plan.client_auth.clone();
+        let entry = move |texts: &CertificateTexts| {
+            let mut entry = json!({
+                "certificate": texts.certificate,
+                "key": texts.key,
+                "serverNames": [server_name],
+            });
+            if let Some(client_auth) = &client_auth {
+                entry["clientAuth"] = client_auth.clone();
+            }
+            entry
+        };
+        plan.certificates.iter().map(entry).collect::<Vec<_>>()
+    };
+    listeners.iter().flat_map(of).collect()
+}

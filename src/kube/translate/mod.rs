@@ -1,0 +1,161 @@
+//! Translation: from facts about the cluster to a configuration, and to the conditions that the status should show.
+//!
+//! Guarantees:
+//! - Pure: the same facts give the same translation. No clock, no network.
+//! - The configuration is made of the same documents that a file has, one for each object, and each fails alone.
+//! - Every object of this controller has conditions.
+//!
+//! Leaves to others:
+//! - applying the configuration, and what follows from its problems: `controller`;
+//! - the form of a status: `status`.
+
+mod attachment;
+mod backends;
+mod certificates;
+mod condition;
+mod gateways;
+mod hostnames;
+mod http_filters;
+mod names;
+mod references;
+mod routes;
+mod services;
+
+use serde_json::Value;
+
+pub use self::certificates::{MemoryTextMap, TextCheck};
+pub use self::condition::{ACCEPTED, CONFLICTED, Condition, PROGRAMMED, RESOLVED_REFS};
+pub use self::routes::RouteOutcome;
+pub use self::services::{ServicePlan, ServiceSettings, TARGET_PORTS};
+
+use self::backends::BackendSet;
+use self::certificates::TextCollector;
+use self::gateways::{GatewayPlan, plan_gateways};
+use self::routes::RouteTranslation;
+use self::services::plan_services;
+use super::CONTROLLER_NAME;
+use super::index::Index;
+use super::objects::{ObjectKey, RouteKind};
+
+/// The translation of all objects.
+#[derive(Debug, Default)]
+pub struct Translation {
+    /// The documents of the configuration, each with the name of its object, in the order in which earlier ones win.
+    pub documents: Vec<(String, Value)>,
+    /// The certificates, keys and authorities that the documents name.
+    pub texts: MemoryTextMap,
+    /// The GatewayClasses of this controller, with their generations.
+    pub classes: Vec<(ObjectKey, i64)>,
+    /// The Gateways of this controller.
+    pub gateways: Vec<GatewayOutcome>,
+    /// The routes with a parent of this controller.
+    pub routes: Vec<RouteOutcome>,
+    /// The Services of the Gateways.
+    pub services: Vec<ServicePlan>,
+    /// The Services of Gateways that are gone.
+    pub abandoned_services: Vec<ObjectKey>,
+}
+
+/// A Gateway with its conditions.
+#[derive(Clone, Debug)]
+pub struct GatewayOutcome {
+    /// The Gateway.
+    pub key: ObjectKey,
+    /// The generation that the conditions are for.
+    pub generation: i64,
+    /// The name of its document, if it has one.
+    pub document: Option<String>,
+    /// The addresses that its specification asks for.
+    pub requested_addresses: Vec<String>,
+    /// Its conditions, beside `Programmed`.
+    pub conditions: Vec<Condition>,
+    /// Its listeners.
+    pub listeners: Vec<ListenerOutcome>,
+}
+
+/// A listener of a Gateway with its conditions.
+#[derive(Clone, Debug)]
+pub struct ListenerOutcome {
+    /// Its name.
+    pub name: String,
+    /// The listener of the configuration; `None` if the configuration has none for it.
+    pub configured: Option<String>,
+    /// The kinds of routes that it takes.
+    pub supported_kinds: Vec<RouteKind>,
+    /// The number of routes that are attached to it.
+    pub attached_routes: usize,
+    /// Whether it is valid: it should be served.
+    pub is_served: bool,
+    /// Its conditions, beside `Programmed`.
+    pub conditions: Vec<Condition>,
+}
+
+/// Translates all objects. `check` checks certificates and keys as the loader of the configuration does.
+pub fn translate(index: &Index, settings: &ServiceSettings, check: &dyn TextCheck) -> Translation {
+    let mut texts = TextCollector { check, texts: MemoryTextMap::default() };
+    let mut gateways = plan_gateways(index, &mut texts);
+    let (services, abandoned_services) = plan_services(index, &mut gateways, settings);
+    let gateway_documents: Vec<(String, Value)> = gateways
+        .iter()
+        .filter_map(|plan| Some((gateway_document_name(plan.key), gateways::document(plan)?)))
+        .collect();
+    let mut routes = RouteTranslation {
+        index,
+        gateways: &mut gateways,
+        backends: BackendSet::default(),
+        documents: Vec::new(),
+        outcomes: Vec::new(),
+    };
+    routes.translate_all();
+    let RouteTranslation { backends, documents: route_documents, outcomes, .. } = routes;
+    let mut documents = gateway_documents;
+    documents.extend(backends.into_documents().map(|backend| {
+        let name = format!("Service {} ({})", backend.service, backend.document["id"].as_str().unwrap_or_default());
+        (name, serde_json::json!({ "backends": [backend.document] }))
+    }));
+    documents.extend(route_documents);
+    Translation {
+        documents,
+        texts: texts.texts,
+        classes: classes(index),
+        gateways: gateways.into_iter().map(gateway_outcome).collect(),
+        routes: outcomes,
+        services,
+        abandoned_services,
+    }
+}
+
+fn gateway_document_name(gateway: &ObjectKey) -> String {
+    format!("Gateway {gateway}")
+}
+
+fn classes(index: &Index) -> Vec<(ObjectKey, i64)> {
+    let classes = index.gateway_classes().iter().filter(|(_, fact)| {
+        fact.valid().is_some_and(|class| &*class.controller_name == CONTROLLER_NAME)
+    });
+    classes.map(|(key, fact)| (key.clone(), fact.meta.generation)).collect()
+}
+
+fn gateway_outcome(plan: GatewayPlan<'_>) -> GatewayOutcome {
+    let is_documented = plan.listeners.iter().any(gateways::ListenerPlan::is_live);
+    let listeners = plan.listeners.iter().map(|listener| ListenerOutcome {
+        name: listener.listener.name.to_string(),
+        configured: listener.is_live().then(|| names::listener(plan.key, listener.listener.port)),
+        supported_kinds: listener.supported_kinds.clone(),
+        attached_routes: listener.attached_routes,
+        is_served: listener.is_served(),
+        conditions: listener.conditions.clone(),
+    });
+    let requested = plan.gateway.addresses.iter().map(|address| address.value.to_string());
+    GatewayOutcome {
+        key: plan.key.clone(),
+        generation: plan.fact.meta.generation,
+        document: is_documented.then(|| gateway_document_name(plan.key)),
+        requested_addresses: requested.filter(|address| !address.is_empty()).collect(),
+        listeners: listeners.collect(),
+        conditions: plan.conditions,
+    }
+}
+
+#[cfg(test)]
+mod tests;

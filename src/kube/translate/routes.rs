@@ -1,0 +1,362 @@
+//! HTTPRoutes and GRPCRoutes, as subsystems: one for each route, with a command for each of its rules.
+//!
+//! Guarantees:
+//! - A rule is metered under its route and its name, or its position.
+//! - A route with a part that is not supported is refused as a whole: it fails closed.
+//! - A reference that leads nowhere takes its share of requests: 500, and `ResolvedRefs` says why.
+//!
+//! Leaves to others: attachment (`attachment`), filters (`http_filters`), and backends (`backends`).
+
+use serde_json::{Map, Value, json};
+
+use super::attachment::{self, AttachingRoute, Attachment};
+use super::backends::{BackendProtocol, BackendSet};
+use super::condition::{ACCEPTED, Condition, RESOLVED_REFS};
+use super::gateways::{GatewayPlan, ListenerPlan};
+use super::hostnames::configured_host;
+use super::http_filters::{MirrorTargets, RuleFilters, Unsupported, backend_headers};
+use super::names;
+use super::references::{BrokenReference, Referrer};
+use crate::kube::index::{Fact, Index};
+use crate::kube::objects::{
+    BackendReference, GrpcFilter, GrpcRoute, GrpcRouteMatch, HttpBackend, HttpFilter, HttpRoute, HttpRouteMatch,
+    HttpRule, Metadata, ObjectKey, ObjectKind, ParentReference, PathMatchKind, RouteDuration, ValueMatch,
+    ValueMatchKind,
+};
+
+/// The largest request body of a route. The Gateway API has no such limit; this one bounds what one request may do.
+const BODY_MAX: &str = "1GiB";
+
+/// A route with its conditions.
+#[derive(Debug)]
+pub struct RouteOutcome {
+    /// The kind of the route.
+    pub kind: ObjectKind,
+    /// Its key.
+    pub key: ObjectKey,
+    /// The generation that the conditions are for.
+    pub generation: i64,
+    /// For each parent of this controller the conditions.
+    pub parents: Vec<(ParentReference, Vec<Condition>)>,
+    /// The name of its document, if it has one.
+    pub document: Option<String>,
+}
+
+/// A rule of either kind of route.
+struct RouteRule<'a> {
+    name: Option<&'a str>,
+    matches: Vec<Value>,
+    filters: Vec<HttpFilter>,
+    backends: Vec<(&'a BackendReference, Vec<HttpFilter>)>,
+    timeouts: Option<Value>,
+}
+
+/// What the translation of routes shares.
+pub(super) struct RouteTranslation<'a, 'g> {
+    pub(super) index: &'a Index,
+    pub(super) gateways: &'g mut Vec<GatewayPlan<'a>>,
+    pub(super) backends: BackendSet,
+    /// The documents: name and lists.
+    pub(super) documents: Vec<(String, Value)>,
+    pub(super) outcomes: Vec<RouteOutcome>,
+}
+
+/// The metadata of a route with its parts.
+struct RouteParts<'a> {
+    kind: ObjectKind,
+    meta: &'a Metadata,
+    attaching: AttachingRoute<'a>,
+    rules: Result<Vec<RouteRule<'a>>, Unsupported>,
+}
+
+impl<'a> RouteTranslation<'a, '_> {
+    /// Translates all routes, the oldest first: of equal matches the older route wins.
+    pub(super) fn translate_all(&mut self) {
+        let index = self.index;
+        let mut routes: Vec<RouteParts<'a>> = Vec::new();
+        routes.extend(index.http_routes().iter().filter_map(|(key, fact)| http_parts(key, fact)));
+        routes.extend(index.grpc_routes().iter().filter_map(|(key, fact)| grpc_parts(key, fact)));
+        routes.sort_by_cached_key(|route| (route.meta.created, route.attaching.key.clone(), route.kind));
+        for route in routes {
+            self.translate_route(route);
+        }
+    }
+
+    fn translate_route(&mut self, route: RouteParts<'a>) {
+        let RouteParts { kind, meta, attaching, rules } = route;
+        let mut attachments = attachment::attach(self.index, self.gateways, attaching);
+        if attachments.is_empty() {
+            return; // other controllers' parents only
+        }
+        let from = Referrer { kind: attaching.kind, namespace: &attaching.key.namespace };
+        let commands = rules.and_then(|rules| self.commands(from, rules));
+        let (commands, resolved) = match commands {
+            Ok((commands, broken)) => (Some(commands), resolved_refs(broken)),
+            Err(unsupported) => {
+                let refused = Condition::fails(ACCEPTED, "UnsupportedValue", unsupported);
+                attachments.iter_mut().for_each(|one| one.accepted = refused.clone());
+                (None, Condition::holds(RESOLVED_REFS, "ResolvedRefs"))
+            }
+        };
+        count_attached(self.gateways, &attachments);
+        let document = commands.and_then(|commands| self.add_document(kind, attaching, &attachments, commands));
+        let parent = |one: &Attachment<'_>| (one.parent.clone(), vec![one.accepted.clone(), resolved.clone()]);
+        self.outcomes.push(RouteOutcome {
+            kind,
+            key: attaching.key.clone(),
+            generation: meta.generation,
+            parents: attachments.iter().map(parent).collect(),
+            document,
+        });
+    }
+
+    /// The commands of the rules, and the references that lead nowhere.
+    fn commands(
+        &mut self,
+        from: Referrer<'_>,
+        rules: Vec<RouteRule<'_>>,
+    ) -> Result<(Vec<Value>, Vec<BrokenReference>), Unsupported> {
+        let mut broken = Vec::new();
+        let mut commands = Vec::with_capacity(rules.len());
+        for (position, rule) in rules.iter().enumerate() {
+            commands.push(self.command(from, (position, rule), &mut broken)?);
+        }
+        Ok((commands, broken))
+    }
+
+    fn command(
+        &mut self,
+        from: Referrer<'_>,
+        (position, rule): (usize, &RouteRule<'_>),
+        broken: &mut Vec<BrokenReference>,
+    ) -> Result<Value, Unsupported> {
+        let mut targets = MirrorTargets { index: self.index, from, backends: &mut self.backends };
+        let filters = RuleFilters::translate(&rule.filters, &mut targets)?;
+        broken.extend(filters.broken);
+        let mut command: Map<String, Value> = filters.keys;
+        command.insert("id".to_owned(), json!(names::command(rule.name, position)));
+        command.insert("match".to_owned(), json!(rule.matches));
+        command.insert("body".to_owned(), json!({ "max": BODY_MAX }));
+        if filters.is_redirect {
+            return Ok(Value::Object(command)); // nothing is forwarded
+        }
+        let mut all_http1 = true;
+        let mut shares = Vec::with_capacity(rule.backends.len());
+        for (reference, edits) in &rule.backends {
+            let mut share = match self.backends.resolve(self.index, from, reference) {
+                Ok(resolved) => {
+                    all_http1 &= resolved.protocol == BackendProtocol::Http1;
+                    json!({ "backend": resolved.id, "weight": reference.weight })
+                }
+                Err(fault) => {
+                    broken.push(fault);
+                    json!({ "status": 500, "weight": reference.weight })
+                }
+            };
+            if let Some(headers) = backend_headers(edits)?.filter(|_| share.get("backend").is_some()) {
+                share["headers"] = headers;
+            }
+            shares.push(share);
+        }
+        if shares.is_empty() {
+            shares.push(json!({ "status": 500 }));
+        }
+        command.insert("backends".to_owned(), Value::Array(shares));
+        if all_http1 && !filters.is_mirrored {
+            command.insert("upgrade".to_owned(), json!("websocket"));
+        }
+        if let Some(timeouts) = &rule.timeouts {
+            command.insert("timeouts".to_owned(), timeouts.clone());
+        }
+        Ok(Value::Object(command))
+    }
+
+    /// Adds the document of a route that is attached to a listener which serves. Returns its name.
+    fn add_document(
+        &mut self,
+        kind: ObjectKind,
+        route: AttachingRoute<'_>,
+        attachments: &[Attachment<'_>],
+        commands: Vec<Value>,
+    ) -> Option<String> {
+        let listeners = attachment::bindings(self.gateways, attachments);
+        if listeners.is_empty() || commands.is_empty() {
+            return None;
+        }
+        let id = names::subsystem(route.key, if kind == ObjectKind::GrpcRoute { "grpc" } else { "" });
+        let mut departments: Vec<String> = attachments
+            .iter()
+            .filter(|one| one.accepted.holds)
+            .map(|one| &self.gateways[one.gateway])
+            .filter(|plan| plan.listeners.iter().any(ListenerPlan::is_live))
+            .map(|plan| names::department(plan.key))
+            .collect();
+        departments.sort();
+        departments.dedup();
+        let grants = departments.iter().map(|department| {
+            json!({ "department": department, "subsystem": id, "commands": ["*"] })
+        });
+        let grants: Vec<Value> = grants.collect();
+        let mut subsystem = json!({
+            "id": id,
+            "listeners": listeners,
+            "path": "/",
+            "keepPath": true,
+            "commands": commands,
+            "otherCommands": "next",
+        });
+        if !route.hostnames.is_empty() {
+            let hosts: Vec<String> = route.hostnames.iter().map(|hostname| configured_host(hostname)).collect();
+            subsystem["hosts"] = json!(hosts);
+        }
+        let name = format!("{kind} {}", route.key);
+        self.documents.push((name.clone(), json!({ "subsystems": [subsystem], "grants": grants })));
+        Some(name)
+    }
+}
+
+fn count_attached(gateways: &mut [GatewayPlan<'_>], attachments: &[Attachment<'_>]) {
+    let mut counted: Vec<(usize, usize)> = Vec::new();
+    for attachment in attachments.iter().filter(|one| one.accepted.holds) {
+        for listener in &attachment.listeners {
+            let place = (attachment.gateway, *listener);
+            if !counted.contains(&place) {
+                gateways[place.0].listeners[place.1].attached_routes += 1;
+                counted.push(place);
+            }
+        }
+    }
+}
+
+fn resolved_refs(broken: Vec<BrokenReference>) -> Condition {
+    match broken.into_iter().next() {
+        Some(first) => Condition::fails(RESOLVED_REFS, first.reason, first.message),
+        None => Condition::holds(RESOLVED_REFS, "ResolvedRefs"),
+    }
+}
+
+fn http_parts<'a>(key: &'a ObjectKey, fact: &'a Fact<HttpRoute>) -> Option<RouteParts<'a>> {
+    let route = fact.valid()?;
+    let HttpRoute { parent_refs, hostnames, rules } = route;
+    let attaching = AttachingRoute { key, kind: "HTTPRoute", parents: parent_refs, hostnames };
+    let rules = rules.iter().map(http_rule).collect();
+    Some(RouteParts { kind: ObjectKind::HttpRoute, meta: &fact.meta, attaching, rules })
+}
+
+fn http_rule(rule: &HttpRule) -> Result<RouteRule<'_>, Unsupported> {
+    if rule.session_persistence.is_some() {
+        return Err("sessionPersistence is not supported".to_owned());
+    }
+    if rule.retry.is_some() {
+        return Err("retry is not supported".to_owned());
+    }
+    let whole = HttpRouteMatch::default();
+    let matches = if rule.matches.is_empty() { std::slice::from_ref(&whole) } else { &rule.matches };
+    let backend = |backend: &'_ HttpBackend| backend.filters.clone();
+    Ok(RouteRule {
+        name: rule.name.as_deref(),
+        matches: matches.iter().map(http_match).collect::<Result<_, _>>()?,
+        filters: rule.filters.clone(),
+        backends: rule.backend_refs.iter().map(|one| (&one.backend, backend(one))).collect(),
+        timeouts: timeouts(rule.timeouts.request, rule.timeouts.backend_request),
+    })
+}
+
+fn timeouts(request: Option<RouteDuration>, attempt: Option<RouteDuration>) -> Option<Value> {
+    let text = |duration: RouteDuration| format!("{}ms", duration.0.as_millis());
+    let mut keys = Map::new();
+    keys.extend(request.map(|duration| ("request".to_owned(), json!(text(duration)))));
+    keys.extend(attempt.map(|duration| ("attempt".to_owned(), json!(text(duration)))));
+    (!keys.is_empty()).then_some(Value::Object(keys))
+}
+
+fn http_match(matched: &HttpRouteMatch) -> Result<Value, Unsupported> {
+    let HttpRouteMatch { path, headers, query_params, method } = matched;
+    let key = match &path.kind {
+        PathMatchKind::Exact => "path",
+        PathMatchKind::PathPrefix => "pathPrefix",
+        PathMatchKind::RegularExpression => "pathRegex",
+        PathMatchKind::Other(other) => return Err(format!("a path match of the type {other} is not supported")),
+    };
+    let mut keys = Map::new();
+    keys.insert(key.to_owned(), json!(path.value));
+    keys.extend(method.as_ref().map(|method| ("method".to_owned(), json!(method))));
+    keys.insert("headers".to_owned(), value_matches(headers, true)?);
+    keys.insert("query".to_owned(), value_matches(query_params, false)?);
+    Ok(Value::Object(keys))
+}
+
+/// Conditions on fields or parameters. Of several with one name only the first counts (Gateway API).
+fn value_matches(matches: &[ValueMatch], ignore_case: bool) -> Result<Value, Unsupported> {
+    let mut known: Vec<String> = Vec::new();
+    let mut conditions = Vec::new();
+    for one in matches {
+        let name = if ignore_case { one.name.to_ascii_lowercase() } else { one.name.to_string() };
+        if known.contains(&name) {
+            continue;
+        }
+        let key = match &one.kind {
+            ValueMatchKind::Exact => "value",
+            ValueMatchKind::RegularExpression => "regex",
+            ValueMatchKind::Other(other) => return Err(format!("a match of the type {other} is not supported")),
+        };
+        conditions.push(json!({ "name": one.name, key: one.value }));
+        known.push(name);
+    }
+    Ok(Value::Array(conditions))
+}
+
+fn grpc_parts<'a>(key: &'a ObjectKey, fact: &'a Fact<GrpcRoute>) -> Option<RouteParts<'a>> {
+    let route = fact.valid()?;
+    let GrpcRoute { parent_refs, hostnames, rules } = route;
+    let attaching = AttachingRoute { key, kind: "GRPCRoute", parents: parent_refs, hostnames };
+    let rule = |rule: &'a crate::kube::objects::GrpcRule| {
+        if rule.session_persistence.is_some() {
+            return Err("sessionPersistence is not supported".to_owned());
+        }
+        let whole = GrpcRouteMatch::default();
+        let matches = if rule.matches.is_empty() { std::slice::from_ref(&whole) } else { &rule.matches };
+        let filters = |filters: &[GrpcFilter]| filters.iter().map(http_filter).collect::<Vec<_>>();
+        Ok(RouteRule {
+            name: rule.name.as_deref(),
+            matches: matches.iter().map(grpc_match).collect::<Result<_, Unsupported>>()?,
+            filters: filters(&rule.filters),
+            backends: rule.backend_refs.iter().map(|one| (&one.backend, filters(&one.filters))).collect(),
+            timeouts: None,
+        })
+    };
+    let rules = rules.iter().map(rule).collect();
+    Some(RouteParts { kind: ObjectKind::GrpcRoute, meta: &fact.meta, attaching, rules })
+}
+
+fn http_filter(filter: &GrpcFilter) -> HttpFilter {
+    HttpFilter {
+        kind: filter.kind.clone(),
+        request_header_modifier: filter.request_header_modifier.clone(),
+        response_header_modifier: filter.response_header_modifier.clone(),
+        request_mirror: filter.request_mirror.clone(),
+        request_redirect: None,
+        url_rewrite: None,
+        cors: None,
+        extension_ref: filter.extension_ref.clone(),
+    }
+}
+
+/// A gRPC method is the path `/package.Service/Method`.
+fn grpc_match(matched: &GrpcRouteMatch) -> Result<Value, Unsupported> {
+    let mut keys = Map::new();
+    let method = matched.method.clone().unwrap_or_default();
+    let (key, path) = match (&method.kind, method.service.as_deref(), method.method.as_deref()) {
+        (_, None, None) => ("pathPrefix", "/".to_owned()),
+        (ValueMatchKind::Exact, Some(service), Some(method)) => ("path", format!("/{service}/{method}")),
+        (ValueMatchKind::Exact, Some(service), None) => ("pathPrefix", format!("/{service}")),
+        (ValueMatchKind::Exact, None, Some(method)) => ("pathRegex", format!("/[^/]+/{}", regex::escape(method))),
+        (ValueMatchKind::RegularExpression, service, method) => {
+            ("pathRegex", format!("/{}/{}", service.unwrap_or("[^/]+"), method.unwrap_or("[^/]+")))
+        }
+        (ValueMatchKind::Other(other), ..) => return Err(format!("a match of the type {other} is not supported")),
+    };
+    keys.insert(key.to_owned(), json!(path));
+    keys.insert("headers".to_owned(), value_matches(&matched.headers, true)?);
+    Ok(Value::Object(keys))
+}

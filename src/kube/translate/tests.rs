@@ -1,0 +1,382 @@
+//! Tests of the translation as tables: objects in, documents and conditions out.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::kube::objects::ObjectKind;
+
+/// A check that refuses what begins with `bad`.
+struct FakeCheck;
+
+impl TextCheck for FakeCheck {
+    fn check_key_pair(&self, certificate: &Bytes, _: &Bytes) -> Result<(), String> {
+        if certificate.starts_with(b"bad") { Err("not a certificate".to_owned()) } else { Ok(()) }
+    }
+
+    fn check_authorities(&self, pem: &Bytes) -> Result<(), String> {
+        if pem.starts_with(b"bad") { Err("not an authority".to_owned()) } else { Ok(()) }
+    }
+}
+
+/// Objects of a cluster.
+#[derive(Default)]
+struct Cluster(Index);
+
+impl Cluster {
+    /// A cluster with a GatewayClass of ours and the Gateway `infra/web` with an HTTP listener on port 80, published.
+    fn with_gateway() -> Self {
+        let mut cluster = Self::default();
+        cluster.add(ObjectKind::GatewayClass, "", "ours", json!({ "controllerName": CONTROLLER_NAME }));
+        cluster.gateway(json!([{ "name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": { "namespaces": { "from": "All" } } }]));
+        cluster.publish(&[(80, 20_080)]);
+        cluster
+    }
+
+    fn add(&mut self, kind: ObjectKind, namespace: &str, name: &str, spec: Value) {
+        self.add_object(kind, json!({ "metadata": { "namespace": namespace, "name": name, "generation": 3 }, "spec": spec }));
+    }
+
+    fn add_object(&mut self, kind: ObjectKind, object: Value) {
+        self.0.apply(kind, object);
+    }
+
+    fn gateway(&mut self, listeners: Value) {
+        self.add(ObjectKind::Gateway, "infra", "web", json!({ "gatewayClassName": "ours", "listeners": listeners }));
+    }
+
+    /// The Service of the Gateway, with an address.
+    fn publish(&mut self, ports: &[(u16, u16)]) {
+        let ports: Vec<Value> =
+            ports.iter().map(|(port, target)| json!({ "port": port, "targetPort": target })).collect();
+        self.add_object(
+            ObjectKind::Service,
+            json!({
+                "metadata": {
+                    "namespace": "system", "name": "gw", "annotations": { "tallygate.io/gateway": "infra/web" },
+                },
+                "spec": { "type": "LoadBalancer", "ports": ports },
+                "status": { "loadBalancer": { "ingress": [{ "ip": "10.78.0.1" }] } },
+            }),
+        );
+    }
+
+    fn service(&mut self, namespace: &str, name: &str, port: Value, addresses: &[&str]) {
+        self.add(ObjectKind::Service, namespace, name, json!({ "ports": [port] }));
+        let endpoints: Vec<Value> = addresses
+            .iter()
+            .map(|address| json!({ "addresses": [address], "conditions": { "ready": true } }))
+            .collect();
+        self.add_object(
+            ObjectKind::EndpointSlice,
+            json!({
+                "metadata": {
+                    "namespace": namespace, "name": format!("{name}-1"),
+                    "labels": { "kubernetes.io/service-name": name },
+                },
+                "addressType": "IPv4",
+                "endpoints": endpoints,
+                "ports": [{ "name": "", "port": 3000, "protocol": "TCP" }],
+            }),
+        );
+    }
+
+    fn route(&mut self, namespace: &str, name: &str, spec: Value) {
+        let mut spec = spec;
+        if spec.get("parentRefs").is_none() {
+            spec["parentRefs"] = json!([{ "name": "web", "namespace": "infra" }]);
+        }
+        self.add(ObjectKind::HttpRoute, namespace, name, spec);
+    }
+
+    fn translated(&self) -> Translation {
+        let settings = ServiceSettings { namespace: "system".to_owned(), ..ServiceSettings::default() };
+        translate(&self.0, &settings, &FakeCheck)
+    }
+
+    /// The document of an object.
+    fn document(&self, name: &str) -> Value {
+        let documents = self.translated().documents;
+        let found = documents.iter().find(|(known, _)| known.starts_with(name));
+        found.map(|(_, document)| document.clone()).unwrap_or_default()
+    }
+
+    /// The conditions of the first parent of a route, as `Type=reason`, with `!` if the condition does not hold.
+    fn route_conditions(&self, name: &str) -> Vec<String> {
+        let outcomes = self.translated().routes;
+        let outcome = outcomes.iter().find(|outcome| &*outcome.key.name == name);
+        outcome.map(|outcome| shown(&outcome.parents[0].1)).unwrap_or_default()
+    }
+
+    /// The conditions of a listener of the Gateway.
+    fn listener_conditions(&self, name: &str) -> Vec<String> {
+        let gateway = self.translated().gateways.remove(0);
+        let listener = gateway.listeners.iter().find(|listener| listener.name == name).expect("a listener");
+        shown(&listener.conditions)
+    }
+}
+
+fn shown(conditions: &[Condition]) -> Vec<String> {
+    let mark = |holds| if holds { "" } else { "!" };
+    conditions.iter().map(|one| format!("{}{}={}", mark(one.holds), one.kind, one.reason)).collect()
+}
+
+fn backend(name: &str) -> Value {
+    json!({ "name": name, "port": 8080 })
+}
+
+#[test]
+fn a_route_is_a_subsystem_with_a_command_for_each_rule() {
+    let mut cluster = Cluster::with_gateway();
+    cluster.service("shop", "cart", json!({ "port": 8080 }), &["10.77.1.2", "10.77.1.3"]);
+    cluster.route(
+        "shop",
+        "cart",
+        json!({
+            "hostnames": ["Shop.example", "*.shop.example"],
+            "rules": [
+                { "matches": [{ "path": { "type": "Exact", "value": "/cart" }, "method": "GET" }], "backendRefs": [backend("cart")] },
+                { "name": "pay", "backendRefs": [backend("cart")], "timeouts": { "request": "1s", "backendRequest": "500ms" } },
+            ],
+        }),
+    );
+    let document = cluster.document("HTTPRoute shop/cart");
+    let subsystem = &document["subsystems"][0];
+    assert_eq!(subsystem["id"], "shop.cart");
+    assert_eq!(subsystem["hosts"], json!(["shop.example", "**.shop.example"]));
+    assert_eq!(subsystem["listeners"], json!(["infra.web_80/http"]));
+    let commands = &subsystem["commands"];
+    assert_eq!((&commands[0]["id"], &commands[1]["id"]), (&json!("rule-0"), &json!("rule_pay")));
+    assert_eq!(commands[0]["match"], json!([{ "path": "/cart", "method": "GET", "headers": [], "query": [] }]));
+    assert_eq!(commands[0]["backends"], json!([{ "backend": "shop.cart_8080", "weight": 1 }]));
+    assert_eq!(commands[1]["match"], json!([{ "pathPrefix": "/", "headers": [], "query": [] }]));
+    assert_eq!(commands[1]["timeouts"], json!({ "request": "1000ms", "attempt": "500ms" }));
+    assert_eq!(document["grants"], json!([{ "department": "infra.web", "subsystem": "shop.cart", "commands": ["*"] }]));
+    let backend = &cluster.document("Service shop/cart")["backends"][0];
+    assert_eq!(backend["upstreams"], json!([{ "url": "http://10.77.1.2:3000" }, { "url": "http://10.77.1.3:3000" }]));
+    assert_eq!(cluster.route_conditions("cart"), ["Accepted=Accepted", "ResolvedRefs=ResolvedRefs"]);
+    let gateway = cluster.document("Gateway infra/web");
+    assert_eq!(gateway["listeners"][0]["address"], "0.0.0.0:20080");
+    assert_eq!(gateway["listeners"][0]["virtualHosts"], json!([{ "name": "http", "host": "*" }]));
+    assert_eq!(gateway["departments"][0]["callers"], json!([{ "listener": "infra.web_80", "unclaimed": true }]));
+}
+
+#[test]
+fn references_that_lead_nowhere_take_their_share() {
+    for (backend, reason) in [
+        (json!({ "name": "missing", "port": 8080 }), "BackendNotFound"),
+        (json!({ "name": "cart", "port": 9 }), "BackendNotFound"),
+        (json!({ "name": "cart" }), "BackendNotFound"),
+        (json!({ "name": "cart", "port": 8080, "kind": "Bucket", "group": "store.example" }), "InvalidKind"),
+        (json!({ "name": "cart", "port": 8080, "namespace": "other" }), "RefNotPermitted"),
+    ] {
+        let mut cluster = Cluster::with_gateway();
+        cluster.service("shop", "cart", json!({ "port": 8080 }), &["10.77.1.2"]);
+        cluster.service("other", "cart", json!({ "port": 8080 }), &["10.77.1.2"]);
+        let backends = json!([{ "name": "cart", "port": 8080, "weight": 3 }, backend]);
+        cluster.route("shop", "r", json!({ "rules": [{ "backendRefs": backends }] }));
+        let expected = ["Accepted=Accepted".to_owned(), format!("!ResolvedRefs={reason}")];
+        assert_eq!(cluster.route_conditions("r"), expected, "{backend}");
+        let shares = &cluster.document("HTTPRoute shop/r")["subsystems"][0]["commands"][0]["backends"];
+        assert_eq!(shares[0], json!({ "backend": "shop.cart_8080", "weight": 3 }));
+        assert_eq!(shares[1], json!({ "status": 500, "weight": 1 }), "{backend}");
+    }
+}
+
+#[test]
+fn a_reference_grant_permits_a_reference() {
+    let mut cluster = Cluster::with_gateway();
+    cluster.service("other", "cart", json!({ "port": 8080 }), &["10.77.1.2"]);
+    let reference = json!({ "name": "cart", "port": 8080, "namespace": "other" });
+    cluster.route("shop", "r", json!({ "rules": [{ "backendRefs": [reference] }] }));
+    for (from, to, permitted) in [
+        ("GRPCRoute", json!({ "group": "", "kind": "Service" }), false),
+        ("HTTPRoute", json!({ "group": "", "kind": "Service", "name": "other" }), false),
+        ("HTTPRoute", json!({ "group": "", "kind": "Secret" }), false),
+        ("HTTPRoute", json!({ "group": "", "kind": "Service", "name": "cart" }), true),
+    ] {
+        let from = json!({ "group": "gateway.networking.k8s.io", "kind": from, "namespace": "shop" });
+        cluster.add(ObjectKind::ReferenceGrant, "other", "g", json!({ "from": [from], "to": [to] }));
+        let resolved = cluster.route_conditions("r").remove(1);
+        assert_eq!(resolved == "ResolvedRefs=ResolvedRefs", permitted, "{from} {to}");
+    }
+}
+
+#[test]
+fn routes_attach_to_the_listeners_that_take_them() {
+    let listeners = json!([
+        { "name": "open", "port": 80, "protocol": "HTTP", "hostname": "*.open.example", "allowedRoutes": { "namespaces": { "from": "All" } } },
+        { "name": "own", "port": 80, "protocol": "HTTP", "hostname": "own.example" },
+        { "name": "labelled", "port": 8080, "protocol": "HTTP", "allowedRoutes": { "namespaces": { "from": "Selector", "selector": { "matchLabels": { "tier": "gold" } } } } },
+        { "name": "grpc", "port": 8080, "protocol": "HTTP", "hostname": "grpc.example", "allowedRoutes": { "namespaces": { "from": "All" }, "kinds": [{ "kind": "GRPCRoute" }] } },
+    ]);
+    for (namespace, parent, hostname, accepted, attached) in [
+        ("shop", json!({}), "a.open.example", "Accepted=Accepted", &["infra.web_80/open"][..]),
+        ("shop", json!({}), "own.example", "!Accepted=NoMatchingListenerHostname", &[]),
+        ("shop", json!({ "sectionName": "own" }), "own.example", "!Accepted=NotAllowedByListeners", &[]),
+        ("shop", json!({ "sectionName": "none" }), "own.example", "!Accepted=NoMatchingParent", &[]),
+        ("shop", json!({ "port": 81 }), "own.example", "!Accepted=NoMatchingParent", &[]),
+        ("shop", json!({ "sectionName": "grpc" }), "grpc.example", "!Accepted=NotAllowedByListeners", &[]),
+        ("gold", json!({ "port": 8080 }), "own.example", "Accepted=Accepted", &["infra.web_8080/labelled"]),
+        ("infra", json!({}), "own.example", "Accepted=Accepted", &["infra.web_80/own"]),
+    ] {
+        let mut cluster = Cluster::with_gateway();
+        cluster.gateway(listeners.clone());
+        cluster.publish(&[(80, 20_080), (8080, 20_081)]);
+        cluster.add_object(ObjectKind::Namespace, json!({ "metadata": { "name": "gold", "labels": { "tier": "gold" } } }));
+        let mut parent = parent;
+        parent["name"] = json!("web");
+        parent["namespace"] = json!("infra");
+        cluster.route(namespace, "r", json!({ "parentRefs": [parent], "hostnames": [hostname], "rules": [{}] }));
+        assert_eq!(cluster.route_conditions("r")[0], accepted, "{namespace} {parent} {hostname}");
+        let bound = cluster.document("HTTPRoute")["subsystems"][0]["listeners"].clone();
+        let expected = if attached.is_empty() { Value::Null } else { json!(attached) };
+        assert_eq!(bound, expected, "{namespace} {parent} {hostname}");
+    }
+}
+
+#[test]
+fn faults_of_listeners_have_their_reasons() {
+    let listener = |more: Value| {
+        let mut listener = json!({ "name": "l", "port": 443, "protocol": "HTTPS" });
+        listener.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        listener
+    };
+    let tls = |name: &str| json!({ "tls": { "certificateRefs": [{ "name": name }] } });
+    for (listeners, expected) in [
+        (json!([listener(tls("good"))]), &["Accepted=Accepted", "ResolvedRefs=ResolvedRefs", "!Conflicted=NoConflicts"][..]),
+        (json!([listener(tls("missing"))]), &["Accepted=Accepted", "!ResolvedRefs=InvalidCertificateRef", "!Conflicted=NoConflicts"]),
+        (json!([listener(tls("malformed"))]), &["Accepted=Accepted", "!ResolvedRefs=InvalidCertificateRef", "!Conflicted=NoConflicts"]),
+        (
+            json!([listener(json!({ "tls": { "certificateRefs": [{ "name": "good", "namespace": "other" }] } }))]),
+            &["Accepted=Accepted", "!ResolvedRefs=RefNotPermitted", "!Conflicted=NoConflicts"],
+        ),
+        (json!([listener(json!({ "protocol": "UDP" }))]), &["!Accepted=UnsupportedProtocol", "ResolvedRefs=ResolvedRefs", "!Conflicted=NoConflicts"]),
+        (
+            json!([listener(json!({ "protocol": "HTTP", "allowedRoutes": { "kinds": [{ "kind": "Odd" }] } }))]),
+            &["Accepted=Accepted", "!ResolvedRefs=InvalidRouteKinds", "!Conflicted=NoConflicts"],
+        ),
+        (
+            json!([listener(tls("good")), { "name": "other", "port": 443, "protocol": "HTTP" }]),
+            &["!Accepted=ProtocolConflict", "ResolvedRefs=ResolvedRefs", "Conflicted=ProtocolConflict"],
+        ),
+        (
+            json!([listener(json!({ "protocol": "HTTP" })), { "name": "other", "port": 443, "protocol": "HTTP" }]),
+            &["!Accepted=HostnameConflict", "ResolvedRefs=ResolvedRefs", "Conflicted=HostnameConflict"],
+        ),
+    ] {
+        let mut cluster = Cluster::with_gateway();
+        for (name, certificate) in [("good", "Z29vZA=="), ("malformed", "YmFk")] {
+            let data = json!({ "tls.crt": certificate, "tls.key": "a2V5" });
+            let metadata = json!({ "namespace": "infra", "name": name });
+            cluster.add_object(ObjectKind::Secret, json!({ "metadata": metadata, "type": "kubernetes.io/tls", "data": data }));
+        }
+        cluster.gateway(listeners.clone());
+        assert_eq!(cluster.listener_conditions("l"), expected, "{listeners}");
+    }
+}
+
+#[test]
+fn a_listener_that_is_not_published_has_no_document() {
+    let mut cluster = Cluster::with_gateway();
+    cluster.publish(&[]);
+    cluster.route("shop", "r", json!({ "rules": [{}] }));
+    let translation = cluster.translated();
+    assert!(translation.documents.is_empty(), "{:?}", translation.documents);
+    assert!(translation.gateways[0].listeners[0].is_served);
+    let service = &translation.services[0];
+    assert!(!service.is_current);
+    let target = service.wanted["spec"]["ports"][0]["targetPort"].as_u64().expect("a port");
+    assert!(TARGET_PORTS.contains(&u16::try_from(target).expect("a port")), "{target}");
+}
+
+#[test]
+fn a_service_is_current_once_it_is_as_wanted() {
+    let mut cluster = Cluster::with_gateway();
+    let mut wanted = cluster.translated().services[0].wanted.clone();
+    assert_eq!(wanted["spec"]["ports"], json!([{ "name": "p80", "port": 80, "targetPort": 20_080, "protocol": "TCP" }]));
+    wanted["metadata"]["name"] = json!("gw");
+    cluster.add_object(ObjectKind::Service, wanted);
+    let translation = cluster.translated();
+    assert!(translation.services[0].is_current, "{:?}", translation.services);
+    cluster.0.delete(ObjectKind::Gateway, &ObjectKey::new("infra", "web"));
+    assert_eq!(cluster.translated().abandoned_services, [ObjectKey::new("system", "gw")]);
+}
+
+#[test]
+fn what_is_not_supported_refuses_the_route() {
+    for rule in [
+        json!({ "sessionPersistence": {} }),
+        json!({ "retry": { "attempts": 2 } }),
+        json!({ "filters": [{ "type": "ExternalAuth" }] }),
+        json!({ "filters": [{ "type": "ExtensionRef", "extensionRef": { "group": "x", "kind": "y", "name": "z" } }] }),
+        json!({ "matches": [{ "path": { "type": "Glob", "value": "/*" } }] }),
+    ] {
+        let mut cluster = Cluster::with_gateway();
+        cluster.route("shop", "r", json!({ "rules": [rule] }));
+        assert_eq!(cluster.route_conditions("r")[0], "!Accepted=UnsupportedValue", "{rule}");
+        assert_eq!(cluster.document("HTTPRoute"), Value::Null, "{rule}");
+    }
+}
+
+#[test]
+fn filters_are_keys_of_the_command() {
+    let mut cluster = Cluster::with_gateway();
+    cluster.service("shop", "copy", json!({ "port": 8080 }), &["10.77.1.2"]);
+    let filters = json!([
+        { "type": "RequestHeaderModifier", "requestHeaderModifier": { "set": [{ "name": "A", "value": "1" }], "remove": ["B"] } },
+        { "type": "URLRewrite", "urlRewrite": { "hostname": "in.example", "path": { "type": "ReplacePrefixMatch", "replacePrefixMatch": "/new" } } },
+        { "type": "RequestMirror", "requestMirror": { "backendRef": backend("copy"), "percent": 20 } },
+        { "type": "RequestMirror", "requestMirror": { "backendRef": backend("copy"), "percent": 0 } },
+    ]);
+    cluster.route("shop", "r", json!({ "rules": [{ "filters": filters }] }));
+    let command = cluster.document("HTTPRoute")["subsystems"][0]["commands"][0].clone();
+    assert_eq!(command["headers"], json!({ "request": { "set": { "A": "1" }, "add": {}, "remove": ["B"] } }));
+    assert_eq!(command["rewrite"], json!({ "host": "in.example", "replacePrefixMatch": "/new" }));
+    assert_eq!(command["mirror"], json!([{ "backend": "shop.copy_8080", "percent": 20 }]));
+    let redirect = json!([{ "type": "RequestRedirect", "requestRedirect": { "scheme": "https", "statusCode": 301 } }]);
+    cluster.route("shop", "r", json!({ "rules": [{ "filters": redirect }] }));
+    let command = cluster.document("HTTPRoute")["subsystems"][0]["commands"][0].clone();
+    assert_eq!(command["redirect"], json!({ "status": 301, "scheme": "https" }));
+    assert_eq!(command.get("backends"), None);
+}
+
+#[test]
+fn older_routes_come_first() {
+    let mut cluster = Cluster::with_gateway();
+    for (name, created) in [("a", "2026-03-01T00:00:00Z"), ("b", "2026-01-01T00:00:00Z"), ("c", "2026-01-01T00:00:00Z")] {
+        let metadata = json!({ "namespace": "shop", "name": name, "creationTimestamp": created });
+        let parents = json!([{ "name": "web", "namespace": "infra" }]);
+        cluster.add_object(ObjectKind::HttpRoute, json!({ "metadata": metadata, "spec": { "parentRefs": parents, "rules": [{}] } }));
+    }
+    let documents = cluster.translated().documents;
+    let names: Vec<&str> = documents.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("HTTP")).collect();
+    assert_eq!(names, ["HTTPRoute shop/b", "HTTPRoute shop/c", "HTTPRoute shop/a"]);
+}
+
+#[test]
+fn grpc_methods_are_paths() {
+    let mut cluster = Cluster::with_gateway();
+    cluster.service("shop", "g", json!({ "port": 8080 }), &["10.77.1.2"]);
+    let method = |method: Value| json!({ "method": method });
+    let rule = json!({
+        "matches": [
+            method(json!({ "service": "a.B", "method": "C" })),
+            method(json!({ "service": "a.B" })),
+            method(json!({ "method": "C" })),
+            {},
+        ],
+        "backendRefs": [backend("g")],
+    });
+    let parents = json!([{ "name": "web", "namespace": "infra" }]);
+    cluster.add(ObjectKind::GrpcRoute, "shop", "r", json!({ "parentRefs": parents, "rules": [rule] }));
+    let subsystem = cluster.document("GRPCRoute shop/r")["subsystems"][0].clone();
+    assert_eq!(subsystem["id"], "shop.r_grpc");
+    let matches = subsystem["commands"][0]["match"].clone();
+    assert_eq!(matches[0]["path"], "/a.B/C");
+    assert_eq!(matches[1]["pathPrefix"], "/a.B");
+    assert_eq!(matches[2]["pathRegex"], "/[^/]+/C");
+    assert_eq!(matches[3]["pathPrefix"], "/");
+    assert_eq!(subsystem["commands"][0]["backends"][0]["backend"], "shop.g_8080_h2");
+    assert_eq!(cluster.document("Service shop/g")["backends"][0]["protocol"], "http2");
+}
