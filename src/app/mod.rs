@@ -37,6 +37,7 @@ use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
 use crate::config::{ConfigLoader, ConfigProblems, Configuration, GatewaySettings};
+use crate::identity::{DiskFiles, PemSource};
 use crate::ledger::{Ledger, LedgerError, LedgerReader, LedgerSettings, MeterSeed};
 use crate::lifecycle::{Readiness, drain};
 use crate::limit::LimiterRegistry;
@@ -77,9 +78,15 @@ pub struct RunningGateway {
 
 /// Starts a gateway on its own threads and returns when it is ready.
 pub fn start(start: StartOptions) -> Result<RunningGateway, AppError> {
+    start_with_pem_source(start, Box::new(DiskFiles))
+}
+
+/// Like [`start`]. Certificates, keys, authorities and revocation lists come from `pem_source`. A text that has changed
+/// there is live after the next reload.
+pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>) -> Result<RunningGateway, AppError> {
     let StartOptions { config, clock } = start;
     let numbers = NameInterner::default();
-    let mut loader = ConfigLoader::new(&config, clock.clone());
+    let mut loader = ConfigLoader::with_pem_source(&config, clock.clone(), pem_source);
     let (watch, loaded) = reload::load_config(&mut loader, &numbers);
     let configuration = loaded?;
     let Configuration { settings, snapshot, excluded, .. } = &configuration;

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::config::{
     ConfigLoader, ConfigProblems, Configuration, ExcludedSource, FileWatcher, GatewaySettings, LoadResult, LoadedTls,
+    UNVERIFIED_ACCEPTED,
 };
 use crate::identity::{ExpiringItem, ServerTls};
 use crate::model::{Name, NameInterner};
@@ -328,7 +329,12 @@ pub(crate) fn all_expiries(components: &SharedComponents) -> Vec<ExpiringItem> {
 
 /// The listeners that accept expired revocation lists.
 pub(crate) fn accepts_expired_crl(components: &SharedComponents) -> Vec<Name> {
-    let believes = |(_, tls): &(&Name, &Arc<ArcSwap<ServerTls>>)| tls.load().accepts_expired_crls;
+    listeners_that(components, ServerTls::accepts_expired_crls)
+}
+
+/// The names of the listeners with a property.
+fn listeners_that(components: &SharedComponents, has: impl Fn(&ServerTls) -> bool) -> Vec<Name> {
+    let believes = |(_, tls): &(&Name, &Arc<ArcSwap<ServerTls>>)| has(&tls.load());
     let listener_tls = components.listener_tls.load();
     let mut names: Vec<Name> = listener_tls.iter().filter(believes).map(|(name, _)| name.clone()).collect();
     names.sort();
@@ -337,9 +343,12 @@ pub(crate) fn accepts_expired_crl(components: &SharedComponents) -> Vec<Name> {
 
 /// Warnings of insecure settings; logged and shown at any time.
 fn insecure_settings(components: &SharedComponents) -> Vec<String> {
-    let warning =
+    let expired =
         |name: Name| format!("listener {name}: expired revocation lists are accepted (expiredRevocation: allow)");
-    let warnings: Vec<_> = accepts_expired_crl(components).into_iter().map(warning).collect();
+    let unverified = |name: Name| format!("listener {name}: {UNVERIFIED_ACCEPTED}");
+    let warnings = accepts_expired_crl(components).into_iter().map(expired);
+    let unverified = listeners_that(components, ServerTls::accepts_unverified).into_iter().map(unverified);
+    let warnings: Vec<_> = warnings.chain(unverified).collect();
     warnings.iter().for_each(|what| tracing::warn!("{what}"));
     warnings
 }

@@ -46,7 +46,7 @@ pub(super) fn problems_text(config: &Path, problems: &ConfigProblems) -> String 
 
 /// The summary of a valid configuration: its item counts, the authorities that the listeners trust, and its warnings.
 fn summary_text(config: &Path, read: &Configuration) -> String {
-    let trusted: String = read.tls.listeners.iter().map(|(name, tls)| trust_text(name, &tls.trusted)).collect();
+    let trusted: String = trust_sets(read).map(|(name, trusted)| trust_text(name, trusted)).collect();
     let warnings = config::warnings(read).into_iter().map(|warning| format!("\n  warning: {warning}"));
     let excluded: String = read.excluded.iter().map(excluded_text).collect();
     let (counts, memory) = (count_text(read), memory_line(&memory_estimate(read)));
@@ -73,6 +73,12 @@ fn memory_line(memory: &SeriesMemory) -> String {
         mib(memory.mapped_bytes),
         memory.series
     )
+}
+
+/// The authorities and lists of each listener: one set for each different `clientAuth`.
+fn trust_sets(read: &Configuration) -> impl Iterator<Item = (&Name, &TrustedFiles)> {
+    let listeners = read.tls.listeners.iter();
+    listeners.flat_map(|(name, tls)| tls.trust_sets().iter().map(move |trust| (name, &trust.trusted)))
 }
 
 /// The authorities that a listener trusts to issue and to revoke client certificates.
@@ -143,7 +149,7 @@ fn result_json(checked: &Result<Configuration, ConfigProblems>) -> serde_json::V
             "excluded": read.excluded,
             "memory": memory_estimate(read),
             "warnings": config::warnings(read),
-            "trust": read.tls.listeners.iter().map(|(name, tls)| trust_json(name, &tls.trusted)).collect::<Vec<_>>(),
+            "trust": trust_sets(read).map(|(name, trusted)| trust_json(name, trusted)).collect::<Vec<_>>(),
         }),
         Err(problems) => serde_json::json!({ "ok": false, "problems": problems.0 }),
     }

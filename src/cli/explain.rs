@@ -116,7 +116,16 @@ pub fn explain(args: &ExplainArgs, clock: &Clock, out: &mut impl Write) -> anyho
     let (shown, request) = read_inputs(args).map_err(BadUsage)?;
     let explanation = match find_listener(&configuration, &shown, &request, clock.wall()) {
         Err(why) => RequestExplanation { refused: Some(HANDSHAKE_OUTCOME), why, ..new_explanation(&shown.identities) },
-        Ok(listener) => decide(&configuration, (&shown.identities, listener), &request),
+        Ok((listener, HandshakeVerdict::Accepted)) => decide(&configuration, (&shown.identities, listener), &request),
+        Ok((listener, HandshakeVerdict::Unaccepted(reason))) => {
+            let decided = decide(&configuration, (&[], listener), &request);
+            let why = format!(
+                "{}; its certificate is not accepted ({reason}), so it counts as a caller without one \
+                 (allowInsecureFallback)",
+                decided.why
+            );
+            RequestExplanation { why, ..decided }
+        }
     };
     match args.format {
         OutputFormat::Json => writeln!(out, "{:#}", serde_json::json!(explanation))?,
@@ -142,7 +151,7 @@ fn find_listener<'a>(
     shown: &CallerCertificate,
     request: &Request<()>,
     now: Timestamp,
-) -> Result<&'a Name, String> {
+) -> Result<(&'a Name, HandshakeVerdict), String> {
     let is_https = request.uri().scheme_str() != Some("http");
     let port = request.uri().port_u16().unwrap_or(if is_https { HTTPS_PORT } else { HTTP_PORT });
     let alike: Vec<_> =
@@ -153,7 +162,7 @@ fn find_listener<'a>(
     for listener in candidates {
         match check_listener((&listener.name, &configuration.tls), shown, request.uri().host().unwrap_or_default(), now)
         {
-            Ok(()) => return Ok(&listener.name),
+            Ok(verdict) => return Ok((&listener.name, verdict)),
             Err(why) => against.push(why),
         }
     }
@@ -163,28 +172,41 @@ fn find_listener<'a>(
     Err(against.join("; "))
 }
 
+/// The verdict of a handshake that succeeds.
+enum HandshakeVerdict {
+    /// On the caller's certificate, or on its absence.
+    Accepted,
+    /// The certificate is not accepted, for this reason, but the caller is (`allowInsecureFallback`).
+    Unaccepted(String),
+}
+
 fn check_listener(
     (listener, tls): (&Name, &LoadedTls),
     shown: &CallerCertificate,
     host: &str,
     now: Timestamp,
-) -> Result<(), String> {
-    let Some((_, tls)) = tls.listeners.iter().find(|(name, _)| name == listener) else { return Ok(()) }; // plain HTTP
+) -> Result<HandshakeVerdict, String> {
+    let Some((_, tls)) = tls.listeners.iter().find(|(name, _)| name == listener) else {
+        return Ok(HandshakeVerdict::Accepted); // plain HTTP
+    };
     // A caller sends the host as its server name (SNI), unless the host is an IP address (RFC 6066 section 3).
     let is_address = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
-    let served = tls.hosts.hosts_for_sni((!is_address).then_some(host));
-    if !served.is_some_and(|served| served.covers(host)) {
+    let server_name = (!is_address).then_some(host);
+    let served = tls.hosts.hosts_for_sni(server_name).is_some_and(|served| served.covers(host));
+    let Some(trust) = tls.trust_for_sni(server_name).filter(|_| served) else {
         return Err(format!("listener {listener} serves {} and not {host:?}", tls.hosts));
-    }
+    };
     if shown.chain.is_empty() {
         let refused = format!("listener {listener} requires a client certificate, and --cert names none");
-        return if tls.requires_certificates() { Err(refused) } else { Ok(()) };
+        return if trust.requires_certificates() { Err(refused) } else { Ok(HandshakeVerdict::Accepted) };
     }
-    tls.verify_chain(&shown.chain, now).map_err(|fault| {
-        let reason = HandshakeFailure::from_tls_error(&fault).name();
-        let fault = describe_tls_error(&fault);
-        format!("listener {listener} rejects this certificate in the handshake: {reason} ({fault})")
-    })
+    let Err(fault) = trust.verify_chain(&shown.chain, now) else { return Ok(HandshakeVerdict::Accepted) };
+    let reason = describe_tls_error(&fault);
+    if trust.accepts_unverified() {
+        return Ok(HandshakeVerdict::Unaccepted(reason));
+    }
+    let name = HandshakeFailure::from_tls_error(&fault).name();
+    Err(format!("listener {listener} rejects this certificate in the handshake: {name} ({reason})"))
 }
 
 fn read_request(text: &str, headers: &[String]) -> Result<Request<()>, String> {

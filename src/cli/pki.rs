@@ -249,7 +249,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::identity::{ClientAuth, DiskFiles, ExpiredCrlPolicy, HostPolicy, PemStore, TlsFiles};
+    use crate::identity::{ClientAuth, ClientAuthMode, DiskFiles, ExpiredCrlPolicy, PemStore, TlsFiles};
 
     #[derive(Parser)]
     struct Command {
@@ -273,17 +273,12 @@ mod tests {
     fn listener_files(directory: &tempfile::TempDir) -> TlsFiles {
         let at = |file: &str| directory.path().join(file);
         let auth = ClientAuth {
-            required: true,
+            mode: ClientAuthMode::Required,
             authorities: vec![at("ca.pem")],
             revocation_lists: vec![at("revoked.crl")],
             expired_crl: ExpiredCrlPolicy::Refuse,
         };
-        TlsFiles {
-            certificate: at("server.pem"),
-            key: at("server.key"),
-            client_auth: Some(auth),
-            host_policy: HostPolicy::default(),
-        }
+        TlsFiles::single(at("server.pem"), at("server.key"), Some(auth))
     }
 
     #[test]
@@ -325,7 +320,9 @@ mod tests {
         let trusted = listener_files(&directory)
             .load(&PemStore::new(&DiskFiles), &Clock::manual(now()))
             .expect("usable files")
-            .trusted;
+            .trust_sets()[0]
+            .trusted
+            .clone();
         assert_eq!(trusted.lists[0].revoked, 1);
         assert_eq!(trusted.lists[0].next_update, "2026-09-13T12:00:00Z".parse().expect("a time"));
     }

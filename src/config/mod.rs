@@ -30,6 +30,7 @@ pub use parse::json_schema::json_schema;
 pub use parse::problem::{ConfigProblem, ConfigProblems, ProblemSite, RelatedPath};
 pub use parse::source_files::SourceFiles;
 pub use settings::pending_restart::PendingSetting;
+pub(crate) use warnings::UNVERIFIED_ACCEPTED;
 pub use warnings::warnings;
 
 /// Reads and compiles the file at `path` and the files that it includes. Relative paths are relative to the folder of

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method};
 
+use crate::identity::{ClientAuthMode, MissingSni};
 use crate::model::{CallerId, Name};
 use crate::policy::{PolicySnapshot, QueryPairs, RouteMatch, RouteRequest};
 
@@ -32,7 +33,7 @@ fn example_compiles_to_the_described_snapshot() {
     let settings = &read.settings;
     assert_eq!(settings.gateway.as_str(), "tallygate");
     assert_eq!(
-        settings.listeners[0].tls.as_ref().expect("TLS").certificate,
+        settings.listeners[0].tls.as_ref().expect("TLS").certificates[0].certificate,
         Path::new("/etc/tallygate/pki/server.pem")
     );
     assert_eq!(settings.ledger_path, Path::new("/etc/tallygate/data/ledger.db"));
@@ -264,7 +265,15 @@ fn every_problem_is_reported_with_its_path() {
         ("durability: process", "durability: none", "ledger.durability", "process, machine"),
         ("address: 127.0.0.1:8443", "address: 8443", "listeners[0].address", "IP:port"),
         ("mode: required", "mode: never", "listeners[0].tls.clientAuth.mode", "required, optional"),
+        ("mode: required", "mode: never", "listeners[0].tls.clientAuth.mode", "allowInsecureFallback"),
         ("[pki/ca.pem]", "[]", "listeners[0].tls.clientAuth.authorities", "at least one"),
+        ("key: pki/server.key", "", "listeners[0].tls.key", "is missing"),
+        (
+            "key: pki/server.key",
+            "certificates: [{ certificate: a, key: b }]",
+            "listeners[0].tls.certificate",
+            "cannot stand beside certificates",
+        ),
         ("127.0.0.1:9090", "127.0.0.1:8443", "admin.address", "listeners[0]"),
         (
             "uri: spiffe:",
@@ -694,6 +703,47 @@ fn files_are_checked_even_if_there_are_other_problems() {
     std::fs::write(&path, EXAMPLE.replace("[pki/ca.pem]", "[]")).expect("a file");
     let found = load_configuration(&path, &NameInterner::default(), &Clock::system()).expect_err("wrong").0;
     assert_eq!(found.len(), 1, "files with a substitute are not read from the disk: {found:#?}");
+}
+
+#[test]
+fn certificates_of_a_list_have_the_default_client_authentication_or_their_own() {
+    let tls = "tls:
+      certificates:
+        - { certificate: a.pem, key: memory:ns/a/tls.key, serverNames: [\"**.a.example\"] }
+        - { certificate: b.pem, key: b.key, clientAuth: { mode: optional, authorities: [\"memory:ns/b/ca.crt\"] } }
+      clientAuth: { authorities: [ca.pem] }
+      missingServerName: refuse
+";
+    let text = format!(
+        "ledger: {{ path: l.db }}\nlisteners:\n  - name: a\n    address: \"127.0.0.1:1\"\n    {tls}departments: [{{ id: d, callers: \
+         [{{ dns: d }}, {{ listener: a }}] }}]\nsubsystems: []\n"
+    );
+    let read = compile_text(&text, Path::new("/etc"), &NameInterner::default()).expect("no problems");
+    let files = read.settings.listeners[0].tls.as_ref().expect("TLS");
+    let [first, second] = &files.certificates[..] else { panic!("{files:?}") };
+    assert_eq!(
+        (first.certificate.as_path(), first.key.as_path()),
+        (Path::new("/etc/a.pem"), Path::new("memory:ns/a/tls.key"))
+    );
+    let auths = [first, second].map(|files| files.client_auth.as_ref().expect("client authentication"));
+    assert_eq!(auths.map(|auth| auth.mode), [ClientAuthMode::Required, ClientAuthMode::Optional]);
+    assert_eq!(auths[0].authorities, [Path::new("/etc/ca.pem")]);
+    assert_eq!(auths[1].authorities, [Path::new("memory:ns/b/ca.crt")]);
+    assert_eq!(files.missing_sni, MissingSni::Refuse);
+    let strict = text.replace("mode: optional", "mode: required");
+    let found = problems(&strict);
+    assert_eq!(found[0].path, "departments[0].callers[1].listener", "every certificate requires one: {found:?}");
+}
+
+#[test]
+fn length_of_a_list_of_certificates_is_bounded() {
+    for (count, is_valid) in [(0, false), (1, true), (1_024, true), (1_025, false)] {
+        let listed = vec!["{ certificate: c, key: k }"; count].join(", ");
+        let text = EXAMPLE.replace("certificate: pki/server.pem", &format!("certificates: [{listed}]"));
+        let text = text.replace("      key: pki/server.key\n", "");
+        let read = compile_text(&text, Path::new("/"), &NameInterner::default());
+        assert_eq!(read.is_ok(), is_valid, "{count}: {:?}", read.err());
+    }
 }
 
 #[test]

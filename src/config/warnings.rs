@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
+use crate::identity::ClientAuthMode;
 use crate::policy::PolicySnapshot;
 
 use super::loading::configuration::Configuration;
@@ -30,6 +31,7 @@ pub fn warnings(configuration: &Configuration) -> Vec<String> {
     found.extend(ungranted_departments(snapshot));
     found.extend(idle_grants(snapshot));
     found.extend(plain_listeners(settings, snapshot));
+    found.extend(unverified_callers(settings));
     if settings.listeners.iter().all(|listener| listener.tls.is_some()) {
         found.extend(unserved_hosts(snapshot, tls));
     }
@@ -100,6 +102,21 @@ fn plain_listeners(settings: &GatewaySettings, snapshot: &PolicySnapshot) -> Vec
                  certificates; give a department `callers: [{{ listener: {name} }}]`"
             ));
         }
+    }
+    found
+}
+
+/// What `clientAuth.mode: allowInsecureFallback` means, in words.
+pub(crate) const UNVERIFIED_ACCEPTED: &str = "callers whose certificate fails verification are accepted as callers \
+                                              without a certificate (mode: allowInsecureFallback)";
+
+/// Warns of listeners that accept callers whose certificate fails verification: once for each `clientAuth`.
+fn unverified_callers(settings: &GatewaySettings) -> Vec<String> {
+    let mut found = Vec::new();
+    for (index, _, files) in settings.tls_listeners() {
+        let auths = files.client_auths().filter(|(_, auth)| auth.mode == ClientAuthMode::AllowInsecureFallback);
+        let keys = auths.map(|(certificate, _)| files.key_of_client_auth(certificate));
+        found.extend(keys.map(|key| format!("listeners[{index}].tls{key}.mode: {UNVERIFIED_ACCEPTED}")));
     }
     found
 }

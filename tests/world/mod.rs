@@ -29,6 +29,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tallygate::app::RunningGateway;
 use tallygate::clock::Clock;
+use tallygate::identity::{MemoryOrDisk, MemoryTexts};
 
 pub use accept_any_cert::AcceptAnyCert;
 pub use audit_books::Usage;
@@ -321,8 +322,15 @@ impl World {
 
     /// Starts the gateway in this process. The gateway must not be running.
     pub async fn start_here(&mut self) {
+        self.start_here_with(MemoryTexts::default()).await;
+    }
+
+    /// Like [`World::start_here`], with certificates and keys in memory beside those of the disk.
+    pub async fn start_here_with(&mut self, texts: MemoryTexts) {
         let start = tallygate::app::StartOptions { config: self.config_file(), clock: self.clock.clone() };
-        let started = tokio::task::spawn_blocking(move || tallygate::app::start(start)); // `start` creates runtimes
+        let source = Box::new(MemoryOrDisk(texts));
+        let start = move || tallygate::app::start_with_pem_source(start, source);
+        let started = tokio::task::spawn_blocking(start); // it creates runtimes
         let started = within("the gateway starts", started).await.unwrap();
         self.gateway = Gateway::Here(Box::new(started.unwrap_or_else(|error| panic!("the gateway starts: {error}"))));
         self.until_ready().await;

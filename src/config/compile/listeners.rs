@@ -4,9 +4,13 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::document::{ClientAuthDocument, ListenerDocument, TlsDocument, VirtualHostDocument};
+use crate::config::document::{
+    CertificateDocument, ClientAuthDocument, ListenerDocument, TlsDocument, VirtualHostDocument,
+};
 use crate::config::settings::gateway_settings::{ListenerSettings, TrustedProxies};
-use crate::identity::{ClientAuth, ExpiredCrlPolicy, HostPattern, HostPolicy, MissingSni, TlsFiles};
+use crate::identity::{
+    CertificateFiles, ClientAuth, ClientAuthMode, ExpiredCrlPolicy, HostPattern, MissingSni, TlsFiles, is_memory_name,
+};
 use crate::model::{Name, NetworkRanges};
 use crate::policy::ANY_HOST;
 
@@ -39,8 +43,10 @@ pub(crate) fn compile_listeners(
     compiled
 }
 
-/// Limit of hosts per listener. A connection without a server name (SNI) searches all of them for each command.
+/// Limit of hosts per certificate.
 const SERVER_NAMES_MAX: usize = 256;
+/// Limit of certificates per listener.
+const CERTIFICATES_MAX: usize = 1_024;
 
 fn compile_listener(listener: &ListenerDocument, folder: &Path, place: &DocPath<'_>) -> ListenerSettings {
     ListenerSettings {
@@ -118,21 +124,83 @@ fn compile_networks(ranges: &[String], place: &DocPath<'_>) -> NetworkRanges {
 }
 
 fn compile_tls(tls: &TlsDocument, folder: &Path, place: &DocPath<'_>) -> TlsFiles {
-    TlsFiles {
-        certificate: resolve_path(&tls.certificate, folder, &place.key("certificate")),
-        key: resolve_path(&tls.key, folder, &place.key("key")),
-        client_auth: tls.client_auth.as_ref().map(|auth| compile_client_auth(auth, folder, &place.key("clientAuth"))),
-        host_policy: compile_host_policy(tls, place),
+    let auth = tls.client_auth.as_ref();
+    let default_auth = auth.map(|auth| Arc::new(compile_client_auth(auth, folder, &place.key("clientAuth"))));
+    let certificates = match &tls.certificates {
+        Some(listed) => {
+            check_certificate_list(tls, listed.len(), place);
+            let place = place.key("certificates");
+            let listed = listed.iter().take(CERTIFICATES_MAX).enumerate();
+            let compiled = listed
+                .map(|(index, written)| compile_certificate(written, &default_auth, (folder, &place.item(index))));
+            compiled.collect()
+        }
+        None => vec![compile_only_certificate(tls, default_auth, (folder, place))],
+    };
+    TlsFiles { certificates, is_list: tls.certificates.is_some(), missing_sni: compile_missing_sni(tls, place) }
+}
+
+/// Checks that a list of certificates has a valid length, and that no certificate stands beside it.
+fn check_certificate_list(tls: &TlsDocument, listed: usize, place: &DocPath<'_>) {
+    if listed == 0 || listed > CERTIFICATES_MAX {
+        place.key("certificates").problem(format!("write between 1 and {CERTIFICATES_MAX} certificates"));
+    }
+    let beside = [
+        ("certificate", tls.certificate.is_some()),
+        ("key", tls.key.is_some()),
+        ("serverNames", tls.server_names.is_some()),
+    ];
+    for (key, _) in beside.iter().filter(|(_, is_written)| *is_written) {
+        place.key(key).problem_with_hint("cannot stand beside certificates", "move it into an entry of certificates");
     }
 }
 
-fn compile_host_policy(tls: &TlsDocument, place: &DocPath<'_>) -> HostPolicy {
+fn compile_certificate(
+    written: &CertificateDocument,
+    default_auth: &Option<Arc<ClientAuth>>,
+    (folder, place): (&Path, &DocPath<'_>),
+) -> CertificateFiles {
+    let own_auth = written.client_auth.as_ref();
+    let own_auth = own_auth.map(|auth| Arc::new(compile_client_auth(auth, folder, &place.key("clientAuth"))));
+    let names = written.server_names.as_ref();
+    CertificateFiles {
+        certificate: resolve_path(&written.certificate, folder, &place.key("certificate")),
+        key: resolve_path(&written.key, folder, &place.key("key")),
+        server_names: names.map(|names| compile_host_patterns(names, &place.key("serverNames"))),
+        has_default_auth: own_auth.is_none(),
+        client_auth: own_auth.or_else(|| default_auth.clone()),
+    }
+}
+
+/// The certificate that is written directly below `tls`.
+fn compile_only_certificate(
+    tls: &TlsDocument,
+    client_auth: Option<Arc<ClientAuth>>,
+    (folder, place): (&Path, &DocPath<'_>),
+) -> CertificateFiles {
+    let path = |written: &Option<PathBuf>, key: &str| match written {
+        Some(path) => resolve_path(path, folder, &place.key(key)),
+        None => {
+            place.key(key).problem_with_hint("is missing", "write certificate and key, or a list of certificates");
+            PathBuf::new()
+        }
+    };
+    let names = tls.server_names.as_ref();
+    CertificateFiles {
+        certificate: path(&tls.certificate, "certificate"),
+        key: path(&tls.key, "key"),
+        server_names: names.map(|names| compile_host_patterns(names, &place.key("serverNames"))),
+        client_auth,
+        has_default_auth: true,
+    }
+}
+
+fn compile_missing_sni(tls: &TlsDocument, place: &DocPath<'_>) -> MissingSni {
     let words = [("allow", MissingSni::Allow), ("refuse", MissingSni::Refuse)];
     let missing = tls.missing_server_name.as_deref();
     let missing =
         missing.and_then(|word| place.key("missingServerName").value_or_problem(scalars::parse_keyword(word, &words)));
-    let names = tls.server_names.as_ref().map(|names| compile_host_patterns(names, &place.key("serverNames")));
-    HostPolicy { names, missing: missing.unwrap_or_default() }
+    missing.unwrap_or_default()
 }
 
 fn compile_host_patterns(names: &[String], place: &DocPath<'_>) -> Vec<HostPattern> {
@@ -163,23 +231,30 @@ fn compile_client_auth(auth: &ClientAuthDocument, folder: &Path, place: &DocPath
     let expired = auth.expired_revocation.as_deref();
     let expired =
         expired.and_then(|word| place.key("expiredRevocation").value_or_problem(scalars::parse_keyword(word, &words)));
-    let required =
-        place.key("mode").value_or_problem(scalars::parse_keyword(mode, &[("required", true), ("optional", false)]));
+    let mode = place.key("mode").value_or_problem(scalars::parse_keyword(mode, &CLIENT_AUTH_KEYWORDS));
     ClientAuth {
-        required: required.unwrap_or(true),
+        mode: mode.unwrap_or_default(),
         authorities: resolve_paths(&auth.authorities, folder, &authorities),
         revocation_lists: resolve_paths(&auth.revocation, folder, &place.key("revocation")),
         expired_crl: expired.unwrap_or_default(),
     }
 }
 
+/// The keywords of `clientAuth.mode`.
+const CLIENT_AUTH_KEYWORDS: [(&str, ClientAuthMode); 3] = [
+    ("required", ClientAuthMode::Required),
+    ("optional", ClientAuthMode::Optional),
+    ("allowInsecureFallback", ClientAuthMode::AllowInsecureFallback),
+];
+
 pub(crate) fn resolve_paths(paths: &[PathBuf], folder: &Path, place: &DocPath<'_>) -> Vec<PathBuf> {
     paths.iter().enumerate().map(|(index, path)| resolve_path(path, folder, &place.item(index))).collect()
 }
 
+/// The path of a file, or the name of a text in memory.
 pub(crate) fn resolve_path(path: &Path, folder: &Path, place: &DocPath<'_>) -> PathBuf {
     if path.as_os_str().is_empty() {
         place.problem("a path is missing");
     }
-    folder.join(path)
+    if is_memory_name(path) { path.to_owned() } else { folder.join(path) }
 }

@@ -119,21 +119,40 @@ pub(crate) struct VirtualHostDocument {
     pub(crate) host: String,
 }
 
-/// The key, certificate and authorities of a listener.
+/// The certificates, keys and authorities of a listener: one certificate, or a list of them.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct TlsDocument {
     /// PEM chain, own certificate first.
+    pub(crate) certificate: Option<PathBuf>,
+    /// PEM key.
+    pub(crate) key: Option<PathBuf>,
+    /// Several certificates, chosen by server name (SNI), instead of certificate, key and serverNames; at most 1,024.
+    pub(crate) certificates: Option<Vec<CertificateDocument>>,
+    /// The authentication of callers by client certificates (mTLS); with certificates, the default of those that have
+    /// none of their own.
+    pub(crate) client_auth: Option<ClientAuthDocument>,
+    /// The served hosts: names, *.name for one label below, **.name for one or more labels below, addresses, or * for
+    /// any. Default: those of the certificate.
+    pub(crate) server_names: Option<Vec<String>>,
+    /// The treatment of handshakes that name no host (no SNI): allow (default; the first certificate) or refuse.
+    pub(crate) missing_server_name: Option<String>,
+}
+
+/// One certificate of a listener.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct CertificateDocument {
+    /// PEM chain, own certificate first.
     pub(crate) certificate: PathBuf,
     /// PEM key.
     pub(crate) key: PathBuf,
-    /// The authentication of callers by client certificates (mTLS).
-    pub(crate) client_auth: Option<ClientAuthDocument>,
-    /// The served hosts: names, *.name for one label below, addresses, or * for any. Default: those of the certificate.
+    /// The hosts of this certificate, as tls.serverNames. Default: those of the certificate.
     pub(crate) server_names: Option<Vec<String>>,
-    /// The treatment of handshakes that name no host (no SNI): allow (default) or refuse.
-    pub(crate) missing_server_name: Option<String>,
+    /// The authentication of callers for these hosts. Default: tls.clientAuth.
+    pub(crate) client_auth: Option<ClientAuthDocument>,
 }
 
 /// The settings of client authentication.
@@ -141,7 +160,8 @@ pub(crate) struct TlsDocument {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct ClientAuthDocument {
-    /// required (default) or optional.
+    /// required (default), optional, or allowInsecureFallback: also callers whose certificate fails verification, as
+    /// callers without one.
     pub(crate) mode: Option<String>,
     /// PEM bundles of certificate authorities; at least one.
     #[serde(default)]

@@ -1,5 +1,5 @@
-//! The configuration loader, for the first load and every reload. It caches the parsed files: only files that have
-//! changed are parsed as YAML again.
+//! The configuration loader, for the first load and every reload. It caches the parsed files and the keys of
+//! certificates: only files that have changed are parsed as YAML again, only changed keys are checked again.
 //!
 //! Guarantees:
 //! - A configuration is always compiled as a whole, independent of the cache, so its meaning is that of its files.
@@ -26,7 +26,7 @@ use crate::config::document::{ConfigDocument, IncludedDocument};
 use crate::config::parse::problem::{ConfigProblem, ConfigProblems};
 use crate::config::parse::source_files::{ListCounts, SourceFiles, locate_problems};
 use crate::config::parse::yaml;
-use crate::identity::{DiskFiles, PemSource};
+use crate::identity::{DiskFiles, KeyCache, PemSource};
 use crate::model::{NameInterner, hex_text};
 
 use super::configuration::{Configuration, ledger_folder_problem};
@@ -47,6 +47,7 @@ pub struct ConfigLoader {
     path: PathBuf,
     clock: Clock,
     pem_source: Box<dyn PemSource>,
+    keys: KeyCache,
     /// Documents that another part of the process makes; `None` if there is no such part.
     memory: Option<SharedDocuments>,
     main: Option<MainFile>,
@@ -91,6 +92,7 @@ impl ConfigLoader {
             path: path.to_path_buf(),
             clock,
             pem_source,
+            keys: KeyCache::default(),
             memory: None,
             main: None,
             parts: HashMap::new(),
@@ -174,7 +176,7 @@ impl ConfigLoader {
 
     /// Compiles the main file with these sources. `known` are the problems found before.
     fn compile_sources(
-        &self,
+        &mut self,
         main: &mut MainFile,
         sources: &[ConfigSource],
         known: &[ConfigProblem],
@@ -187,7 +189,7 @@ impl ConfigLoader {
         let mut compiled = compile_document(&main.document, context);
         let named = NamedFiles::new(&compiled, known);
         watch.add_files(named.paths());
-        let (tls, faults) = named.load(self.pem_source.as_ref(), &self.clock);
+        let (tls, faults) = named.load(self.pem_source.as_ref(), &self.clock, &mut self.keys);
         compiled.problems.extend(faults);
         compiled.problems.extend(ledger_folder_problem(&compiled, known));
         CompiledSources { compiled, tls, origins }

@@ -7,7 +7,8 @@
 //!
 //! Leaves to others: certificates, keys and lists (`identity`), and which settings are live (`app`).
 
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clock::Clock;
@@ -15,7 +16,7 @@ use crate::config::compile::CompiledDocument;
 use crate::config::parse::problem::ConfigProblem;
 use crate::config::parse::yaml;
 use crate::config::settings::gateway_settings::SubsystemTlsSettings;
-use crate::identity::{PemSource, PemStore, ServerTls, SubsystemTls, TlsFiles, TlsProblem};
+use crate::identity::{KeyCache, PemSource, PemStore, ServerTls, SubsystemTls, TlsFiles, TlsProblem, is_memory_name};
 use crate::model::Name;
 
 /// The TLS settings of a configuration, built from its files.
@@ -61,20 +62,29 @@ impl<'c> NamedFiles<'c> {
         }
     }
 
-    /// The paths of all files.
+    /// The paths of all files, each once. Texts in memory are no files.
     pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
         let listeners = self.listeners.iter().flat_map(|(.., files)| files.paths());
-        listeners.chain(self.subsystems.iter().flat_map(|(_, subsystem)| subsystem.files.paths()))
+        let all = listeners.chain(self.subsystems.iter().flat_map(|(_, subsystem)| subsystem.files.paths()));
+        let mut known = HashSet::new();
+        all.filter(move |path| !is_memory_name(path) && known.insert(path.clone()))
     }
 
     /// Reads the files and builds the TLS settings, as far as the files are valid. Also returns the problems of the
-    /// files.
-    pub(crate) fn load(&self, source: &dyn PemSource, clock: &Clock) -> (LoadedTls, Vec<ConfigProblem>) {
-        let mut load = TlsLoad { store: PemStore::new(source), clock, problems: Vec::new() };
+    /// files. `keys` are those of the last load, and then of this one.
+    pub(crate) fn load(
+        &self,
+        source: &dyn PemSource,
+        clock: &Clock,
+        keys: &mut KeyCache,
+    ) -> (LoadedTls, Vec<ConfigProblem>) {
+        let store = PemStore::with_keys(source, std::mem::take(keys));
+        let mut load = TlsLoad { store, clock, problems: Vec::new() };
         let listeners = self.listeners.iter().filter_map(|(place, name, files)| load.listener_tls(place, name, files));
         let listeners = listeners.collect();
         let subsystems = self.subsystems.iter().filter_map(|(place, subsystem)| load.subsystem_tls(place, subsystem));
         let subsystems = subsystems.collect();
+        *keys = load.store.into_keys();
         (LoadedTls { listeners, subsystems }, load.problems)
     }
 }
@@ -82,7 +92,7 @@ impl<'c> NamedFiles<'c> {
 impl TlsLoad<'_> {
     fn listener_tls(&mut self, place: &str, name: &Name, files: &TlsFiles) -> Option<(Name, Arc<ServerTls>)> {
         let read = files.load(&self.store, self.clock);
-        let tls = self.value_or_problems(read, |problem| format!("{place}{}", tls_key(files, &problem.path.0)))?;
+        let tls = self.value_or_problems(read, |problem| format!("{place}{}", problem.key))?;
         Some((name.clone(), Arc::new(tls)))
     }
 
@@ -100,25 +110,6 @@ impl TlsLoad<'_> {
     ) -> Option<T> {
         let as_problem = |problem: &TlsProblem| ConfigProblem::new(place_of(problem), problem.to_string());
         result.map_err(|found| self.problems.extend(found.iter().map(as_problem))).ok()
-    }
-}
-
-/// The key below `tls` that names a file.
-fn tls_key(files: &TlsFiles, file: &Path) -> String {
-    let auth = files.client_auth.as_ref();
-    let position = |list: &[PathBuf]| list.iter().position(|path| path == file);
-    if files.certificate == file {
-        return ".certificate".to_owned();
-    }
-    if files.key == file {
-        return ".key".to_owned();
-    }
-    if let Some(position) = auth.and_then(|auth| position(&auth.authorities)) {
-        return format!(".clientAuth.authorities[{position}]");
-    }
-    match auth.and_then(|auth| position(&auth.revocation_lists)) {
-        Some(position) => format!(".clientAuth.revocation[{position}]"),
-        None => String::new(),
     }
 }
 

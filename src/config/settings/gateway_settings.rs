@@ -85,8 +85,7 @@ impl ListenerSettings {
 
     /// Whether a caller without a client certificate can connect.
     pub fn accepts_anonymous(&self) -> bool {
-        let auth = self.tls.as_ref().and_then(|tls| tls.client_auth.as_ref());
-        auth.is_none_or(|auth| !auth.required)
+        self.tls.as_ref().is_none_or(TlsFiles::accepts_anonymous)
     }
 }
 

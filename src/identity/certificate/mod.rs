@@ -8,4 +8,5 @@ pub(crate) mod certificate_summary;
 pub(crate) mod client_identities;
 pub(crate) mod expiry;
 pub(crate) mod server_certificate;
+pub(crate) mod unaccepted_certificate;
 pub(crate) mod verified_caller;

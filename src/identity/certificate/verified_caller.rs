@@ -24,16 +24,32 @@ pub struct Caller {
     chain: Arc<[CertificateDer<'static>]>,
 }
 
+/// The reason why the certificate of a handshake makes no caller.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallerFault {
+    #[error(transparent)]
+    Unverified(#[from] rustls::Error),
+    #[error(transparent)]
+    Bad(#[from] BadCertificate),
+}
+
 impl Caller {
-    /// The caller of a finished handshake; `None` if the peer presented no certificate.
+    /// The caller of a finished handshake; `None` if the peer presented no certificate. `verify` judges the chain again
+    /// where the handshake accepts every chain (`allowInsecureFallback`), otherwise it has nothing to do.
     ///
     /// # Errors
-    /// If the handshake is not finished, or [`crate::identity::identities_of_der`] refuses the certificate.
-    pub fn from_handshake(connection: &rustls::ServerConnection) -> Result<Option<Self>, BadCertificate> {
+    /// If the handshake is not finished, `verify` fails, or [`crate::identity::identities_of_der`] refuses the
+    /// certificate.
+    pub(crate) fn from_handshake(
+        connection: &rustls::ServerConnection,
+        verify: impl FnOnce(&[CertificateDer<'_>]) -> Result<(), rustls::Error>,
+    ) -> Result<Option<Self>, CallerFault> {
         if connection.is_handshaking() {
-            return Err(BadCertificate("the handshake is not complete".to_owned()));
+            return Err(BadCertificate("the handshake is not complete".to_owned()).into());
         }
-        connection.peer_certificates().map(Self::from_chain).transpose()
+        let Some(chain) = connection.peer_certificates() else { return Ok(None) };
+        verify(chain)?;
+        Ok(Some(Self::from_chain(chain)?))
     }
 
     fn from_chain(chain: &[CertificateDer<'static>]) -> Result<Self, BadCertificate> {

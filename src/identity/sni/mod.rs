@@ -4,5 +4,6 @@
 //!
 //! Leaves to `proxy`: the refusal of a command for another host.
 
+pub(crate) mod host_pattern;
 pub(crate) mod server_names;
 pub(crate) mod sni_resolver;

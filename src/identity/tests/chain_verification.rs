@@ -148,17 +148,13 @@ impl ListenerBench {
     /// Each text is written to a file of its own.
     fn try_load(&self, authorities: &[String], lists: &[String]) -> Result<ServerTls, String> {
         let auth = ClientAuth {
-            required: true,
+            mode: ClientAuthMode::Required,
             authorities: self.write("authority", authorities),
             revocation_lists: self.write("list", lists),
             expired_crl: ExpiredCrlPolicy::Refuse,
         };
-        let files = TlsFiles {
-            certificate: self.folder.path().join("server.pem"),
-            key: self.folder.path().join("server.key"),
-            client_auth: Some(auth),
-            host_policy: HostPolicy::default(),
-        };
+        let own = |file| self.folder.path().join(file);
+        let files = TlsFiles::single(own("server.pem"), own("server.key"), Some(auth));
         let message =
             |problems: Vec<TlsProblem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         files.load(&PemStore::new(&DiskFiles), &self.clock).map_err(message)
@@ -171,7 +167,7 @@ impl ListenerBench {
 
     /// The verdict on a caller, in the words of rustls.
     fn verdict(&self, tls: &ServerTls, chain: &[CertificateDer<'static>]) -> String {
-        let judged = tls.verify_chain(chain, self.clock.wall());
+        let judged = tls.trust_sets()[0].verify_chain(chain, self.clock.wall());
         judged.map_or_else(|fault| format!("{fault:?}: {}", describe_tls_error(&fault)), |()| "good".to_owned())
     }
 }
@@ -193,10 +189,20 @@ fn certificate_on_any_crl_of_its_issuer_is_refused() {
         assert!(bench.verdict(&tls, &revoked).contains("Revoked"), "of {} files", lists.len());
     }
     let tls = bench.load(&[&root], &[empty, full]);
-    let shown: Vec<_> =
-        tls.trusted.lists.iter().map(|list| (list.issuer.as_str(), list.number.as_deref(), list.revoked)).collect();
+    let shown: Vec<_> = tls.trust_sets()[0]
+        .trusted
+        .lists
+        .iter()
+        .map(|list| (list.issuer.as_str(), list.number.as_deref(), list.revoked))
+        .collect();
     assert_eq!(shown, [("CN=City", Some("2"), 0), ("CN=City", Some("1"), 3)]);
-    assert!(tls.trusted.lists.iter().all(|list| list.covers_authorities && list.scope == "all certificates"));
+    assert!(
+        tls.trust_sets()[0]
+            .trusted
+            .lists
+            .iter()
+            .all(|list| list.covers_authorities && list.scope == "all certificates")
+    );
 }
 
 #[test]
@@ -310,7 +316,7 @@ fn only_a_crl_whose_scope_covers_a_certificate_applies_to_it() {
         let tls = bench.load(&[&root], &lists);
         for (caller, expected) in [(&pointless, of_pointless), (&to_a, of_a), (&to_b, of_b)] {
             let verdict = bench.verdict(&tls, caller);
-            assert!(verdict.contains(expected), "{verdict} is not {expected}: {:?}", tls.trusted.lists);
+            assert!(verdict.contains(expected), "{verdict} is not {expected}: {:?}", tls.trust_sets()[0].trusted.lists);
         }
     }
 }
@@ -490,7 +496,7 @@ fn all_authorities_of_a_bundle_are_loaded() {
         format!("{a}{}", b.replace(" CERTIFICATE", " TRUSTED CERTIFICATE")),
     ] {
         let tls = bench.try_load(std::slice::from_ref(&bundle), &[]).expect("both");
-        assert_eq!(tls.trusted.authorities.len(), 2, "{bundle}");
+        assert_eq!(tls.trust_sets()[0].trusted.authorities.len(), 2, "{bundle}");
         for signer in [&one, &two] {
             assert_eq!(bench.verdict(&tls, &signer.caller(1, |_| ())), "good");
         }

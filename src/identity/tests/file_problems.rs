@@ -3,14 +3,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use tempfile::TempDir;
 
 use crate::cli::trial_authority::{CertificateAuthority, ClientRequest, ValidityPeriod};
 use crate::clock::Clock;
-use crate::identity::sni::server_names::HostPolicy;
-use crate::identity::tls_files::{ClientAuth, ExpiredCrlPolicy, TlsFiles};
+use crate::identity::tls_files::{ClientAuth, ClientAuthMode, ExpiredCrlPolicy, TlsFiles};
 use crate::identity::{DiskFiles, HostPattern, PemStore, ServerTls, TlsProblem};
 use crate::model::Name;
 
@@ -46,17 +46,20 @@ impl AuthorityFolder {
     }
 
     fn files(&self) -> TlsFiles {
-        TlsFiles {
-            certificate: self.at("server.pem"),
-            key: self.at("server.key"),
-            client_auth: Some(ClientAuth {
-                required: true,
-                authorities: vec![self.at("ca.pem")],
-                revocation_lists: vec![self.at("revoked.crl")],
-                expired_crl: ExpiredCrlPolicy::Refuse,
-            }),
-            host_policy: HostPolicy::default(),
-        }
+        let auth = ClientAuth {
+            mode: ClientAuthMode::Required,
+            authorities: vec![self.at("ca.pem")],
+            revocation_lists: vec![self.at("revoked.crl")],
+            expired_crl: ExpiredCrlPolicy::Refuse,
+        };
+        TlsFiles::single(self.at("server.pem"), self.at("server.key"), Some(auth))
+    }
+
+    /// The files, with another client authentication.
+    fn files_with(&self, change: impl FnOnce(&mut ClientAuth)) -> TlsFiles {
+        let mut files = self.files();
+        change(Arc::make_mut(files.certificates[0].client_auth.as_mut().expect("asked for")));
+        files
     }
 
     /// The problems reported after `spoil` has changed the files, `days` from now.
@@ -166,8 +169,7 @@ fn certificates_not_yet_valid_hint_at_the_clock() {
 #[test]
 fn client_authentication_requires_a_trust_anchor() {
     let folder = AuthorityFolder::new();
-    let auth = ClientAuth { authorities: Vec::new(), ..folder.files().client_auth.expect("asked for") };
-    let files = TlsFiles { client_auth: Some(auth), ..folder.files() };
+    let files = folder.files_with(|auth| auth.authorities.clear());
     let problems = load_files(&files, now()).expect_err("no trust anchors");
     assert!(problems[0].what.contains("clientAuth.authorities"), "{problems:?}");
 }
@@ -176,10 +178,8 @@ fn client_authentication_requires_a_trust_anchor() {
 fn unusual_but_usable_files_are_warnings() {
     let folder = AuthorityFolder::new();
     let other = folder.other("Other");
-    let mut files = folder.files();
-    fs::set_permissions(&files.key, fs::Permissions::from_mode(0o644)).expect("permissions");
-    let auth = files.client_auth.as_mut().expect("asked for");
-    auth.authorities.push(other.certificate_path());
+    let files = folder.files_with(|auth| auth.authorities.push(other.certificate_path()));
+    fs::set_permissions(folder.at("server.key"), fs::Permissions::from_mode(0o644)).expect("permissions");
     let warnings = load_files(&files, now()).expect("usable").warnings;
     assert!(warnings[0].contains("readable by every user"), "{warnings:?}");
     assert!(warnings[1].contains("CN=Other has no revocation list"), "{warnings:?}");
@@ -230,7 +230,7 @@ fn server_certificate_needs_server_usage_and_host_names() {
     assert!(load_files(&folder.files(), now()).is_ok());
     serve(&folder, |params| params.subject_alt_names.clear());
     let mut files = folder.files();
-    files.host_policy.names = Some(vec![HostPattern::parse("gateway.city.example").expect("a host")]);
+    files.certificates[0].server_names = Some(vec![HostPattern::parse("gateway.city.example").expect("a host")]);
     assert_eq!(
         load_files(&files, now()).expect("named in the configuration").hosts.to_string(),
         "gateway.city.example"
@@ -269,11 +269,10 @@ fn authority_without_signing_usage_is_a_problem_with_its_path() {
 #[test]
 fn expired_crl_is_accepted_only_if_configured() {
     let folder = AuthorityFolder::new();
-    let mut files = folder.files();
-    files.client_auth.as_mut().expect("asked for").expired_crl = ExpiredCrlPolicy::Allow;
+    let files = folder.files_with(|auth| auth.expired_crl = ExpiredCrlPolicy::Allow);
     let later = ValidityPeriod::days(now(), 31).until;
     let tls: ServerTls = load_files(&files, later).expect("usable");
-    assert!(tls.accepts_expired_crls);
+    assert!(tls.accepts_expired_crls());
     assert!(tls.warnings.iter().any(|warning| warning.contains("expired") && warning.contains("it is accepted")));
     assert!(load_files(&folder.files(), later).is_err());
 }
@@ -289,7 +288,6 @@ fn equal_trust_is_recognised_and_different_trust_too() {
         .revoke(&police, ValidityPeriod::days(now(), 30))
         .expect("revoked");
     assert!(!load_files(&folder.files(), now()).expect("usable").has_same_trust(&before), "a CRL has changed");
-    let mut files = folder.files();
-    files.client_auth.as_mut().expect("asked for").required = false;
+    let files = folder.files_with(|auth| auth.mode = ClientAuthMode::Optional);
     assert!(!load_files(&files, now()).expect("usable").has_same_trust(&before), "other rules");
 }

@@ -22,7 +22,7 @@ use crate::identity::tls_files::pem_store::{FileDigest, PemStore};
 use crate::identity::tls_files::{TlsFindings, TlsProblem};
 use crate::identity::trust::trust_anchors;
 
-use super::server_config::TlsLoader;
+use super::key_loader::KeyLoader;
 
 /// The files with the authorities for a subsystem and the gateway's own client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,12 +65,12 @@ impl SubsystemTlsFiles {
     /// Every problem found, each with its file and advice.
     pub fn load(&self, store: &PemStore<'_>, clock: &Clock) -> Result<SubsystemTls, Vec<TlsProblem>> {
         let now = clock.wall();
-        let mut loader = TlsLoader::new(store, now);
+        let mut loader = KeyLoader::new(store, now);
         let trust = trust_anchors::read_trust_anchors(&self.authorities, now, &mut loader.findings);
         trust.warn_of_unjudged_constraints(&mut loader.findings);
         let own = self.client_certificate.as_ref().map(|(certificate, key)| loader.load_key(certificate, key));
         loader.findings.warn_of_expiry(now);
-        let TlsLoader { provider, findings, .. } = loader;
+        let KeyLoader { provider, findings, .. } = loader;
         if !findings.problems.is_empty() {
             return Err(findings.problems);
         }
@@ -85,7 +85,7 @@ impl SubsystemTlsFiles {
     fn client_config(
         &self,
         provider: Arc<CryptoProvider>,
-        (roots, own): (RootCertStore, Option<CertifiedKey>),
+        (roots, own): (RootCertStore, Option<Arc<CertifiedKey>>),
     ) -> Result<ClientConfig, String> {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
         let verifier = verifier.map_err(|error| format!("cannot be trusted: {error}"))?;
@@ -94,7 +94,8 @@ impl SubsystemTlsFiles {
             .expect("the aws-lc-rs provider has cipher suites for TLS 1.3 and 1.2")
             .with_webpki_verifier(verifier);
         let mut config = match own {
-            Some(own) => builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own))),
+            Some(own) => builder
+                .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(CertifiedKey::clone(&own)))),
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![self.protocol.as_bytes().to_vec()];

@@ -7,4 +7,6 @@
 //! Leaves to `verification`: the verification of a certificate chain.
 
 pub(crate) mod client_config;
+pub(crate) mod key_loader;
 pub(crate) mod server_config;
+pub(crate) mod trust_set;

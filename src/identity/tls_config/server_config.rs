@@ -1,287 +1,352 @@
-//! Builds the rustls server configuration of a listener (downstream TLS) from its files.
+//! Builds the TLS settings of a listener (downstream TLS) from its files: its certificates by server name (SNI), each
+//! with the trust set of its callers.
 //!
 //! Guarantees:
-//! - TLS 1.3 and 1.2 only. TLS 1.2 requires the extended master secret (RFC 7627).
 //! - The aws-lc-rs provider is passed explicitly; no provider is installed process-wide.
 //! - The hybrid post-quantum key exchange of aws-lc-rs is preferred.
-//! - No early data.
-//! - No session resumption where client certificates are asked for: a resumed session would present a certificate that
-//!   is not verified again.
+//! - Equal `clientAuth` is one trust set, read once, however many certificates have it.
+//! - Two certificates have the same host only if their keys are of different types, and their trust set is the same.
+//!
+//! Leaves to `trust_set`: the rustls configuration of a handshake.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::pki_types::CertificateDer;
+use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
-use rustls::time_provider::TimeProvider;
-use rustls::{InconsistentKeys, ServerConfig};
+use rustls::{ServerConfig, ServerConnection};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use crate::clock::Clock;
-use crate::identity::certificate::certificate_summary::CertificateSummary;
-use crate::identity::certificate::expiry::{self, ExpiringItem};
+use crate::identity::certificate::certificate_summary::{CertificateSummary, RefusedCertificates};
+use crate::identity::certificate::client_identities::BadCertificate;
+use crate::identity::certificate::expiry::ExpiringItem;
 use crate::identity::certificate::server_certificate;
-use crate::identity::certificate::verified_caller::Caller;
+use crate::identity::certificate::unaccepted_certificate::UnacceptedCertificate;
+use crate::identity::certificate::verified_caller::{Caller, CallerFault};
 use crate::identity::revocation::crl_store;
-use crate::identity::sni::server_names::ListenerHosts;
-use crate::identity::sni::sni_resolver::SniResolver;
+use crate::identity::sni::host_pattern::{HostPattern, certificate_hosts};
+use crate::identity::sni::server_names::{HostTable, ListenerHosts};
+use crate::identity::sni::sni_resolver::{ServerKeys, SniResolver};
 use crate::identity::tls_files::pem_store::{FileDigest, PemStore};
-use crate::identity::tls_files::{ClientAuth, ExpiredCrlPolicy, TlsFiles, TlsFindings, TlsProblem};
+use crate::identity::tls_files::{CertificateFiles, ClientAuth, ClientAuthMode, TlsFiles, TlsFindings, TlsProblem};
 use crate::identity::trust::trust_anchors;
-use crate::identity::verification::client_verifier::ClientVerifier;
+use crate::identity::verification::client_verifier::{ClientVerifier, VerifierSettings};
 use crate::identity::verification::trust_fingerprint::TrustFingerprint;
 use crate::identity::verification::trusted_files::TrustedFiles;
+use crate::identity::verification::verify_error::describe_tls_error;
 
-/// The rustls server configuration made from [`TlsFiles`], with the facts that the listener needs.
+use super::key_loader::KeyLoader;
+use super::trust_set::{CallerTrust, TrustSet};
+
+/// The TLS settings made from [`TlsFiles`], with the facts that the listener needs.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    /// The configuration for the acceptor: ALPN h2 and http/1.1, TLS 1.3 and 1.2, no session resumption where client
-    /// certificates are asked for.
-    pub config: Arc<ServerConfig>,
     /// The expiry of each certificate and list, for metrics.
     pub expiries: Vec<ExpiringItem>,
     /// Oddities of the files that do not prevent their use, for the log.
     pub warnings: Vec<String>,
     /// The hosts that the listener serves.
     pub hosts: ListenerHosts,
-    /// Whether expired revocation lists stay in use (`expiredRevocation: allow`).
-    pub accepts_expired_crls: bool,
-    /// The authorities and lists that verify callers, for display. Empty where no client certificates are asked for.
-    pub trusted: TrustedFiles,
-    /// The files that it was built from, without that of the key.
+    /// The files that it was built from, without those of keys.
     pub files: Vec<FileDigest>,
-    /// The fingerprint of the authorities and lists that verify callers.
-    trust_fingerprint: TrustFingerprint,
-    /// The verifier of callers; `None` where no client certificates are asked for.
-    verifier: Option<Arc<ClientVerifier>>,
+    /// One for each different `clientAuth`, at least one, in the order of the certificates.
+    trust_sets: Vec<TrustSet>,
+    server_keys: Arc<ServerKeys>,
+    refused: Arc<RefusedCertificates>,
+}
+
+/// The peer of a finished handshake.
+#[derive(Debug)]
+pub enum HandshakePeer {
+    /// It presented no certificate.
+    Anonymous,
+    /// It presented a certificate that was verified.
+    Verified(Caller),
+    /// It presented a certificate that was not accepted; it has no identity (`allowInsecureFallback`).
+    Unaccepted(UnacceptedCertificate),
 }
 
 impl ServerTls {
-    /// Verifies a chain, its own certificate first, as a handshake at `now` would.
+    /// All trust sets, at least one.
+    pub fn trust_sets(&self) -> &[TrustSet] {
+        &self.trust_sets
+    }
+
+    /// The trust set of a handshake that names this host, or none. `None` if the handshake fails.
+    pub fn trust_for_sni(&self, server_name: Option<&str>) -> Option<&TrustSet> {
+        self.trust_sets.get(self.server_keys.trust_set_for_sni(server_name)?)
+    }
+
+    /// The rustls configuration for a handshake that names this host, or none. For a host that is not served, one with
+    /// which the handshake fails.
+    pub fn config_for_sni(&self, server_name: Option<&str>) -> &Arc<ServerConfig> {
+        &self.trust_for_sni(server_name).unwrap_or(&self.trust_sets[0]).config
+    }
+
+    /// The peer of a finished handshake at `now`.
     ///
     /// # Errors
-    /// The fault that rustls finds. Never an error where no client certificates are asked for.
-    pub fn verify_chain(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<(), rustls::Error> {
-        let Some(verifier) = &self.verifier else { return Ok(()) };
-        let (leaf, issuers) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
-        let now = unix_time(now.as_second()).ok_or(rustls::Error::FailedToGetCurrentTime)?;
-        verifier.verify_chain(leaf, issuers, now)
+    /// If the handshake is not finished, or [`crate::identity::identities_of_der`] refuses the certificate.
+    pub fn identify_peer(
+        &self,
+        connection: &ServerConnection,
+        now: Timestamp,
+    ) -> Result<HandshakePeer, BadCertificate> {
+        let fallback = self.trust_for_sni(connection.server_name()).filter(|trust| trust.accepts_unverified());
+        let verify = |chain: &[CertificateDer<'_>]| fallback.map_or(Ok(()), |trust| trust.verify_chain(chain, now));
+        let fault = match Caller::from_handshake(connection, verify) {
+            Ok(caller) => return Ok(caller.map_or(HandshakePeer::Anonymous, HandshakePeer::Verified)),
+            Err(fault) => fault,
+        };
+        let leaf = connection.peer_certificates().and_then(|chain| chain.first());
+        match (fallback, leaf) {
+            (Some(_), Some(leaf)) => {
+                Ok(HandshakePeer::Unaccepted(UnacceptedCertificate::new(leaf, &describe_fault(&fault))))
+            }
+            _ => Err(BadCertificate(describe_fault(&fault))),
+        }
+    }
+
+    /// The chain and key of a certificate, by its position.
+    #[cfg(test)]
+    pub(crate) fn server_key(&self, position: usize) -> Arc<CertifiedKey> {
+        Arc::clone(&self.server_keys.keys[position])
     }
 
     /// Takes the certificate that was refused in the handshake that has just failed on this thread. It is returned
     /// once.
     pub fn take_refused_certificate(&self) -> Option<CertificateSummary> {
-        self.verifier.as_ref()?.take_refused_certificate()
+        self.refused.take_for_thread()
+    }
+
+    /// Whether some trust set keeps expired revocation lists in use (`expiredRevocation: allow`).
+    pub fn accepts_expired_crls(&self) -> bool {
+        self.trust_sets.iter().any(TrustSet::accepts_expired_crls)
+    }
+
+    /// Whether some trust set accepts callers whose certificate fails verification (`allowInsecureFallback`).
+    pub fn accepts_unverified(&self) -> bool {
+        self.trust_sets.iter().any(TrustSet::accepts_unverified)
     }
 
     /// The time since which no caller with a certificate is accepted, because the last revocation list of every
-    /// authority has expired; `None` while one is current.
+    /// authority has expired; `None` while one is current. Of several trust sets, one that still accepts callers is
+    /// enough: a host whose lists have expired must not take the others out of service.
     pub fn no_current_crl_since(&self, now: Timestamp) -> Option<Timestamp> {
-        self.trusted.last_next_update.filter(|end| *end <= now)
+        let ends = self.trust_sets.iter().map(|trust| trust.trusted.last_next_update.filter(|end| *end <= now));
+        ends.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
-    /// Whether the caller of an established connection would still be accepted at `now`. The result is false if:
-    ///
-    /// - its certificate has expired or was revoked since the handshake;
-    /// - its authority is no longer trusted;
-    /// - the listener no longer asks for client certificates.
-    ///
-    /// The check is that of the handshake and costs the same, some 100 us. It is meant for one call per connection
-    /// after a reload.
-    pub fn still_accepts(&self, caller: &Caller, now: Timestamp) -> bool {
-        self.verifier.is_some() && self.verify_chain(caller.chain(), now).is_ok()
-    }
-
-    /// Whether a caller without a certificate is refused.
-    pub fn requires_certificates(&self) -> bool {
-        self.verifier.as_ref().is_some_and(|verifier| verifier.client_auth_mandatory())
-    }
-
-    /// Whether both configurations verify callers by the same authorities and lists. Then no caller needs to be
-    /// verified again after a reload.
+    /// Whether both settings verify callers by the same authorities and lists.
     pub fn has_same_trust(&self, other: &Self) -> bool {
-        self.trust_fingerprint == other.trust_fingerprint
+        let fingerprints = |tls: &Self| tls.trust_sets.iter().map(TrustSet::fingerprint).collect::<Vec<_>>();
+        fingerprints(self) == fingerprints(other)
     }
 }
 
-/// The state of building the TLS settings of one listener or subsystem.
-pub(crate) struct TlsLoader<'s> {
-    pub(crate) provider: Arc<CryptoProvider>,
-    now: Timestamp,
-    pub(crate) findings: TlsFindings<'s>,
-    trust_fingerprint: TrustFingerprint,
-    trusted: TrustedFiles,
+fn describe_fault(fault: &CallerFault) -> String {
+    match fault {
+        CallerFault::Unverified(fault) => describe_tls_error(fault),
+        CallerFault::Bad(BadCertificate(what)) => what.clone(),
+    }
+}
+
+/// A certificate that was loaded.
+struct LoadedCertificate {
+    key: Arc<CertifiedKey>,
+    hosts: Vec<HostPattern>,
+}
+
+/// The state of building the settings of one listener.
+struct ServerLoader<'f, 's> {
+    files: &'f TlsFiles,
+    keys: KeyLoader<'s>,
+    refused: Arc<RefusedCertificates>,
 }
 
 impl TlsFiles {
     /// Checks the files of `store` as of now by `clock`. Handshakes use the same clock.
     ///
     /// # Errors
-    /// Every problem found, not only the first, each with its file and advice.
+    /// Every problem found, not only the first, each with its file, its key below `tls` and advice.
     pub fn load(&self, store: &PemStore<'_>, clock: &Clock) -> Result<ServerTls, Vec<TlsProblem>> {
-        let now = clock.wall();
-        let mut loader = TlsLoader::new(store, now);
-        let own = loader.load_server_key(self);
-        let verifier = match &self.client_auth {
-            None => None,
-            Some(auth) if auth.authorities.is_empty() => loader.report_missing_authorities(&self.certificate),
-            Some(auth) => loader.load_verifier(auth).map(Arc::new),
+        let keys = KeyLoader::new(store, clock.wall());
+        let mut loader = ServerLoader { files: self, keys, refused: Arc::default() };
+        let certificates = loader.load_certificates();
+        let hosts = loader.host_table(&certificates);
+        let trusts = loader.load_trusts();
+        let ServerLoader { keys: KeyLoader { provider, now, mut findings }, refused, .. } = loader;
+        findings.warn_of_expiry(now);
+        let TlsFindings { problems, expiries, warnings, mut files, .. } = findings;
+        let certificates: Option<Vec<LoadedCertificate>> = certificates.into_iter().collect();
+        let Some(certificates) = certificates.filter(|loaded| problems.is_empty() && !loaded.is_empty()) else {
+            return Err(problems);
         };
-        loader.findings.warn_of_expiry(now);
-        let TlsLoader { provider, findings, trust_fingerprint: trust, trusted, .. } = loader;
-        let own = own.filter(|_| findings.problems.is_empty()).ok_or(findings.problems)?;
-        let client_verifier: Arc<dyn ClientCertVerifier> = match &verifier {
-            Some(verifier) => Arc::clone(verifier) as Arc<dyn ClientCertVerifier>,
-            None => WebPkiClientVerifier::no_client_auth(),
-        };
-        let names = own.names.clone();
-        let time = Arc::new(ClockTimeProvider(clock.clone()));
-        let config = Arc::new(server_config(provider, time, client_verifier, own));
-        let TlsFindings { expiries, warnings, files, .. } = findings;
-        Ok(ServerTls {
-            config,
-            expiries,
-            warnings,
-            hosts: names,
-            accepts_expired_crls: self.accepts_expired_crls(),
-            trusted,
-            files,
-            trust_fingerprint: trust,
-            verifier,
-        })
+        let hosts = ListenerHosts::new(hosts, self.missing_sni);
+        let Some((trusts, trust_sets)) = self.distinct_trusts(&trusts) else { return Err(problems) };
+        let keys = certificates.into_iter().map(|loaded| loaded.key).collect();
+        let server_keys = Arc::new(ServerKeys { keys, trust_sets, hosts: hosts.clone() });
+        let trust_sets = trusts.into_iter().enumerate().map(|(trust_set, callers)| {
+            TrustSet::new(callers, SniResolver { server_keys: Arc::clone(&server_keys), trust_set }, (&provider, clock))
+        });
+        let mut known = HashSet::new(); // certificates may share files
+        files.retain(|file| known.insert(file.path.clone()));
+        Ok(ServerTls { expiries, warnings, hosts, files, trust_sets: trust_sets.collect(), server_keys, refused })
     }
 
-    fn accepts_expired_crls(&self) -> bool {
-        self.client_auth.as_ref().is_some_and(|auth| auth.expired_crl == ExpiredCrlPolicy::Allow)
+    /// The trust of each set, and the position of the set of each certificate. `None` if the trust of a certificate was
+    /// not loaded: a certificate never loses its client authentication.
+    fn distinct_trusts(
+        &self,
+        loaded: &HashMap<Arc<ClientAuth>, CallerTrust>,
+    ) -> Option<(Vec<Option<CallerTrust>>, Vec<usize>)> {
+        let mut positions: HashMap<Option<&Arc<ClientAuth>>, usize> = HashMap::new();
+        let (mut trusts, mut of_certificates) = (Vec::new(), Vec::new());
+        for files in &self.certificates {
+            let auth = files.client_auth.as_ref();
+            let trust = auth.map(|auth| loaded.get(auth).cloned().ok_or(())).transpose().ok()?;
+            let position = *positions.entry(auth).or_insert_with(|| {
+                trusts.push(trust);
+                trusts.len() - 1
+            });
+            of_certificates.push(position);
+        }
+        Some((trusts, of_certificates))
     }
 }
 
-impl<'s> TlsLoader<'s> {
-    pub(crate) fn new(store: &'s PemStore<'s>, now: Timestamp) -> Self {
-        Self {
-            provider: Arc::new(aws_lc_rs::default_provider()),
-            now,
-            findings: TlsFindings::new(store),
-            trust_fingerprint: TrustFingerprint::default(),
-            trusted: TrustedFiles::default(),
+impl ServerLoader<'_, '_> {
+    /// Each certificate with its key, in the order of the configuration; `None` for one with a problem.
+    fn load_certificates(&mut self) -> Vec<Option<LoadedCertificate>> {
+        let mut loaded = Vec::with_capacity(self.files.certificates.len());
+        for (index, files) in self.files.certificates.iter().enumerate() {
+            let known = self.keys.findings.problems.len();
+            loaded.push(self.load_certificate(files));
+            let files = self.files;
+            self.place_problems(known, |path| files.key_of_certificate(index, path));
         }
+        loaded
     }
 
-    /// The certificate resolver with the server's own chain and key, if they match, and the hosts that it serves.
-    fn load_server_key(&mut self, files: &TlsFiles) -> Option<SniResolver> {
-        let own = self.load_key(&files.certificate, &files.key)?;
+    fn load_certificate(&mut self, files: &CertificateFiles) -> Option<LoadedCertificate> {
+        let own = self.keys.load_key(&files.certificate, &files.key)?;
         let (_, leaf) = X509Certificate::from_der(own.cert.first()?).ok()?; // validated by `load_key`
         if let Some(what) = server_certificate::server_usage_problem(&leaf) {
-            self.findings.add_problem(&files.certificate, what);
+            self.keys.findings.add_problem(&files.certificate, what);
         }
-        let names = ListenerHosts::new(&files.host_policy, &leaf);
-        if names.is_none() {
-            self.findings.add_problem(&files.certificate, server_certificate::no_host_message(&leaf));
+        let hosts = files.server_names.clone().unwrap_or_else(|| certificate_hosts(&leaf));
+        if hosts.is_empty() {
+            self.keys.findings.add_problem(&files.certificate, server_certificate::no_host_message(&leaf));
+            return None;
         }
-        let names = names?;
-        Some(SniResolver { server_key: Arc::new(own), names })
+        Some(LoadedCertificate { key: own, hosts })
     }
 
-    /// The gateway's own chain and key, if they match.
-    pub(crate) fn load_key(&mut self, certificate: &Path, key: &Path) -> Option<CertifiedKey> {
-        let chain = self.findings.read_certificates(certificate, "a certificate");
-        let pair = self.findings.read_key(key);
-        self.check_server_certificate(certificate, chain.first()?);
-        let certified = CertifiedKey::from_der(chain, pair?, &self.provider);
-        self.findings.value_or_problem(
-            certified.map_err(|error| TlsProblem::new(key, unusable_key_message(&error, certificate))),
-        )
+    /// The hosts of all certificates. Two certificates with one host are a problem, unless the handshake can choose
+    /// between them by the type of their keys, without a choice of the callers' authorities.
+    fn host_table(&mut self, certificates: &[Option<LoadedCertificate>]) -> HostTable {
+        let mut table = HostTable::default();
+        for (index, loaded) in certificates.iter().enumerate() {
+            let Some(loaded) = loaded else { continue };
+            for (position, pattern) in loaded.hosts.iter().enumerate() {
+                let others = table.certificates_of(pattern).iter().filter(|other| **other != index);
+                let conflict = others.copied().find_map(|other| {
+                    let other_key = &certificates[other].as_ref()?.key;
+                    self.conflict_of((index, loaded), (other, other_key))
+                });
+                match conflict {
+                    Some(what) => self.add_host_problem(index, position, format!("{pattern} {what}")),
+                    None => table.add(pattern.clone(), index),
+                }
+            }
+        }
+        table
     }
 
-    fn check_server_certificate(&mut self, path: &Path, leaf: &CertificateDer<'_>) {
-        let Ok(([], leaf)) = X509Certificate::from_der(leaf) else {
-            return self.findings.add_problem(path, "contains a certificate that is not well-formed X.509");
+    /// Why two certificates cannot have the same host.
+    fn conflict_of(
+        &self,
+        (index, loaded): (usize, &LoadedCertificate),
+        (other, other_key): (usize, &CertifiedKey),
+    ) -> Option<String> {
+        let files = &self.files.certificates;
+        if loaded.key.key.algorithm() == other_key.key.algorithm() {
+            return Some(format!(
+                "is also a host of certificates[{other}], whose key has the same type; remove it from the serverNames \
+                 of one of them"
+            ));
+        }
+        (files[index].client_auth != files[other].client_auth).then(|| {
+            format!(
+                "is also a host of certificates[{other}], which has another clientAuth; give both the same, or the \
+                 client could choose"
+            )
+        })
+    }
+
+    fn add_host_problem(&mut self, index: usize, position: usize, what: String) {
+        let files = &self.files.certificates[index];
+        let key = match files.server_names {
+            Some(_) => format!(".certificates[{index}].serverNames[{position}]"),
+            None => format!(".certificates[{index}].certificate"),
         };
-        if let Some(what) = expiry::validity_problem(&leaf, self.now) {
-            self.findings.add_problem(path, what);
-        }
-        let at = expiry::asn1_timestamp(leaf.validity().not_after);
-        self.findings.expiries.push(ExpiringItem { role: "server", name: leaf.subject().to_string(), expires_at: at });
+        let problem = TlsProblem { key, ..TlsProblem::new(&files.certificate, what) };
+        self.keys.findings.problems.push(problem);
     }
 
-    fn report_missing_authorities(&mut self, certificate: &Path) -> Option<Arc<ClientVerifier>> {
+    /// The trust of each different `clientAuth`; one with a problem is left out.
+    fn load_trusts(&mut self) -> HashMap<Arc<ClientAuth>, CallerTrust> {
+        let mut trusts = HashMap::new();
+        for (index, auth) in self.files.client_auths() {
+            let known = self.keys.findings.problems.len();
+            match auth.authorities.is_empty() {
+                true => self.report_missing_authorities(&self.files.certificates[index].certificate),
+                false => trusts.extend(self.load_trust(auth).map(|trust| (Arc::clone(auth), trust))),
+            }
+            let files = self.files;
+            self.place_problems(known, |path| files.key_of_trust(index, path));
+        }
+        trusts
+    }
+
+    fn report_missing_authorities(&mut self, certificate: &Path) {
         let what =
             "client certificates are requested, but clientAuth.authorities is empty; name at least one authority";
-        self.findings.add_problem(certificate, what);
-        None
+        self.keys.findings.add_problem(certificate, what);
     }
 
     /// The verifier of callers: the authorities, and the revocation lists for the whole chain.
-    fn load_verifier(&mut self, auth: &ClientAuth) -> Option<ClientVerifier> {
-        let algorithms = self.provider.signature_verification_algorithms;
-        let trust = trust_anchors::read_trust_anchors(&auth.authorities, self.now, &mut self.findings);
+    fn load_trust(&mut self, auth: &ClientAuth) -> Option<CallerTrust> {
+        let KeyLoader { provider, now, findings } = &mut self.keys;
+        let algorithms = provider.signature_verification_algorithms;
+        let trust = trust_anchors::read_trust_anchors(&auth.authorities, *now, findings);
         let judging =
-            crl_store::CrlContext { trust: &trust, now: self.now, expired: auth.expired_crl, algorithms: &algorithms };
-        let lists = crl_store::read_crls(&auth.revocation_lists, judging, &mut self.findings);
-        self.trust_fingerprint = TrustFingerprint::from_sources(auth, &trust, &lists);
-        self.trusted = TrustedFiles::from_store(&trust, &lists);
+            crl_store::CrlContext { trust: &trust, now: *now, expired: auth.expired_crl, algorithms: &algorithms };
+        let lists = crl_store::read_crls(&auth.revocation_lists, judging, findings);
+        let fingerprint = TrustFingerprint::from_sources(auth, &trust, &lists);
+        let trusted = TrustedFiles::from_store(&trust, &lists);
         if trust.roots.is_empty() {
             return None; // Each file has reported its problem.
         }
         let roots = Arc::new(trust.roots.clone());
-        let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&self.provider));
-        let builder = if auth.required { builder } else { builder.allow_unauthenticated() };
+        let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
+        let is_required = auth.mode == ClientAuthMode::Required;
+        let builder = if is_required { builder } else { builder.allow_unauthenticated() };
         let handshakes = builder.build().ok()?; // Infallible here: the roots are not empty, and there are no lists.
-        Some(ClientVerifier::new(handshakes, trust, lists, algorithms))
+        let settings = VerifierSettings { mode: auth.mode, algorithms, refused: Arc::clone(&self.refused) };
+        let verifier = Arc::new(ClientVerifier::new(handshakes, trust, lists, settings));
+        Some(CallerTrust { verifier, fingerprint, trusted, mode: auth.mode, expired_crl: auth.expired_crl })
     }
-}
 
-fn unusable_key_message(error: &rustls::Error, certificate: &Path) -> String {
-    match error {
-        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
-            "this key does not belong to the first certificate in {}; the file must begin with the server's own \
-             certificate, followed by its issuers",
-            certificate.display()
-        ),
-        other => format!(
-            "this key cannot be used: {other}; expected an ECDSA (P-256, P-384), Ed25519 or RSA (2048 bits or more) key"
-        ),
+    /// Gives the problems after the first `known` ones the keys of their files.
+    fn place_problems(&mut self, known: usize, key_of: impl Fn(&Path) -> String) {
+        for problem in &mut self.keys.findings.problems[known..] {
+            problem.key = key_of(&problem.path.0);
+        }
     }
-}
-
-fn server_config(
-    provider: Arc<CryptoProvider>,
-    time: Arc<dyn TimeProvider>,
-    verifier: Arc<dyn ClientCertVerifier>,
-    own: SniResolver,
-) -> ServerConfig {
-    let asks = verifier.offer_client_auth();
-    let mut config = ServerConfig::builder_with_details(provider, time)
-        .with_safe_default_protocol_versions()
-        .expect("the aws-lc-rs provider has cipher suites for TLS 1.3 and 1.2")
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(own));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.require_ems = true;
-    config.max_early_data_size = 0;
-    if asks {
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-    }
-    config
-}
-
-/// The injected clock in the form of a rustls time provider.
-#[derive(Debug)]
-pub(crate) struct ClockTimeProvider(pub(crate) Clock);
-
-impl TimeProvider for ClockTimeProvider {
-    fn current_time(&self) -> Option<UnixTime> {
-        unix_time(self.0.unix_seconds())
-    }
-}
-
-fn unix_time(seconds: i64) -> Option<UnixTime> {
-    u64::try_from(seconds).ok().map(|seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
 }

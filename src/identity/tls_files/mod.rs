@@ -5,42 +5,63 @@
 //!
 //! Leaves to others: trust (`trust`, `revocation`), and the rustls configurations (`tls_config`).
 
+pub(crate) mod key_cache;
+pub(crate) mod memory_texts;
 mod pem;
 pub(crate) mod pem_source;
 pub(crate) mod pem_store;
 mod tls_problem;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 
+use self::key_cache::KeyDigest;
 use self::pem::{PemSection, SectionKind};
 use self::pem_source::DiskFiles;
 use self::pem_store::{FileDigest, PemFile, PemStore};
 pub use self::tls_problem::PathBufDisplay;
 pub use self::tls_problem::TlsProblem;
 use super::certificate::expiry::{self, ExpiringItem};
-use super::sni::server_names::HostPolicy;
+use super::sni::host_pattern::HostPattern;
+use super::sni::server_names::MissingSni;
 
-/// The files with a listener's key, certificate and trust anchors.
+/// The files of a listener: its certificates with their keys, and the authorities of callers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
+    /// The certificates, at least one. The first one serves handshakes without a server name.
+    pub certificates: Vec<CertificateFiles>,
+    /// Whether they are written as a list (`tls.certificates`), or one of them directly below `tls`.
+    pub is_list: bool,
+    /// The treatment of handshakes that name no host.
+    pub missing_sni: MissingSni,
+}
+
+/// One certificate of a listener: its files, its hosts, and the callers that it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
     /// PEM chain, own certificate first.
     pub certificate: PathBuf,
     /// PEM key.
     pub key: PathBuf,
+    /// The hosts; `None` means those of the certificate.
+    pub server_names: Option<Vec<HostPattern>>,
     /// The client authentication (mTLS); `None` requests no client certificates.
-    pub client_auth: Option<ClientAuth>,
-    /// The hosts that the listener serves.
-    pub host_policy: HostPolicy,
+    pub client_auth: Option<Arc<ClientAuth>>,
+    /// Whether `client_auth` is the default of all certificates (`tls.clientAuth`), and not of this one alone.
+    pub has_default_auth: bool,
 }
 
 /// The settings of client authentication.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAuth {
-    /// Whether a handshake without a client certificate fails.
-    pub required: bool,
+    /// The callers that are accepted.
+    pub mode: ClientAuthMode,
     /// PEM bundles of certificate authorities.
     pub authorities: Vec<PathBuf>,
     /// PEM revocation lists.
@@ -49,8 +70,22 @@ pub struct ClientAuth {
     pub expired_crl: ExpiredCrlPolicy,
 }
 
+/// The callers that a handshake accepts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ClientAuthMode {
+    /// Only callers with a certificate that passes verification.
+    #[default]
+    Required,
+    /// Also callers without a certificate. One that fails verification ends the handshake.
+    Optional,
+    /// Also callers whose certificate fails verification (Gateway API, GEP-91: `AllowInsecureFallback`; nginx:
+    /// `optional_no_ca`). They have no identity, as callers without a certificate. That a caller holds the key of its
+    /// certificate is verified in every mode.
+    AllowInsecureFallback,
+}
+
 /// The treatment of callers whose authority's revocation list is past its nextUpdate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ExpiredCrlPolicy {
     /// An expired list proves nothing: the callers of its authority are refused until there is a new list.
     #[default]
@@ -100,11 +135,63 @@ impl<'s> TlsFindings<'s> {
 }
 
 impl TlsFiles {
-    /// The paths of all files, for the file watcher.
+    /// One certificate, written directly below `tls`, for the hosts that it is valid for.
+    pub fn single(certificate: PathBuf, key: PathBuf, client_auth: Option<ClientAuth>) -> Self {
+        let client_auth = client_auth.map(Arc::new);
+        let only = CertificateFiles { certificate, key, server_names: None, client_auth, has_default_auth: true };
+        Self { certificates: vec![only], is_list: false, missing_sni: MissingSni::default() }
+    }
+
+    /// The paths of all files, for the file watcher. A file may occur several times.
     pub fn paths(&self) -> Vec<PathBuf> {
-        let own = [&self.certificate, &self.key];
-        let trusted = self.client_auth.iter().flat_map(|auth| auth.authorities.iter().chain(&auth.revocation_lists));
-        own.into_iter().chain(trusted).cloned().collect()
+        let own = self.certificates.iter().flat_map(|files| [&files.certificate, &files.key]);
+        let trusted = self.client_auths().flat_map(|(_, auth)| auth.authorities.iter().chain(&auth.revocation_lists));
+        own.chain(trusted).cloned().collect()
+    }
+
+    /// Each setting of client authentication once, with the position of its first certificate.
+    pub(crate) fn client_auths(&self) -> impl Iterator<Item = (usize, &Arc<ClientAuth>)> {
+        let mut known = HashSet::new();
+        let all = self.certificates.iter().enumerate();
+        all.filter_map(|(index, files)| Some((index, files.client_auth.as_ref()?)))
+            .filter(move |(_, auth)| known.insert(Arc::clone(auth)))
+    }
+
+    /// Whether some handshake succeeds without a client certificate.
+    pub fn accepts_anonymous(&self) -> bool {
+        let requires = |auth: &Arc<ClientAuth>| auth.mode == ClientAuthMode::Required;
+        self.certificates.iter().any(|files| !files.client_auth.as_ref().is_some_and(requires))
+    }
+
+    /// The key below `tls` that names a file of a certificate.
+    pub(crate) fn key_of_certificate(&self, index: usize, file: &Path) -> String {
+        let place = if self.is_list { format!(".certificates[{index}]") } else { String::new() };
+        let files = &self.certificates[index];
+        if files.certificate == file {
+            format!("{place}.certificate")
+        } else if files.key == file {
+            format!("{place}.key")
+        } else {
+            place
+        }
+    }
+
+    /// The key below `tls` of the client authentication of a certificate.
+    pub(crate) fn key_of_client_auth(&self, index: usize) -> String {
+        let is_own = self.is_list && !self.certificates[index].has_default_auth;
+        let place = if is_own { format!(".certificates[{index}]") } else { String::new() };
+        place + ".clientAuth"
+    }
+
+    /// The key below `tls` that names an authority or a revocation list of a certificate.
+    pub(crate) fn key_of_trust(&self, index: usize, file: &Path) -> String {
+        let place = self.key_of_client_auth(index);
+        let Some(auth) = &self.certificates[index].client_auth else { return place };
+        let position = |list: &[PathBuf]| list.iter().position(|path| path == file);
+        if let Some(position) = position(&auth.authorities) {
+            return format!("{place}.authorities[{position}]");
+        }
+        position(&auth.revocation_lists).map_or_else(|| place.clone(), |at| format!("{place}.revocation[{at}]"))
     }
 }
 
@@ -118,6 +205,20 @@ impl TlsFindings<'_> {
     /// The certificates in a bundle of authorities.
     pub(crate) fn read_authorities(&mut self, path: &Path) -> Vec<CertificateDer<'static>> {
         self.read_public(path, &WANTED_AUTHORITIES, |section| section.certificate(path))
+    }
+
+    /// A chain with its key, from the last load if both are unchanged.
+    ///
+    /// # Errors
+    /// If the key cannot be used, or does not belong to the chain.
+    pub(crate) fn certified_key(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        provider: &CryptoProvider,
+    ) -> Result<Arc<CertifiedKey>, rustls::Error> {
+        let digest = KeyDigest::new(&chain, &key);
+        self.store.keys().get_or_make(digest, || CertifiedKey::from_der(chain, key, provider))
     }
 
     /// The revocation lists in a file.

@@ -6,7 +6,7 @@
 //!
 //! Leaves to others: the bytes (`pem_source`), and the syntax (`pem`).
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::model::hex_text;
 
+use super::key_cache::KeyCache;
 use super::pem::{PemError, PemSection, parse_sections};
 use super::pem_source::{PEM_BYTES_MAX, PemSource};
 use super::tls_problem::TlsProblem;
@@ -24,6 +25,7 @@ use super::tls_problem::TlsProblem;
 pub struct PemStore<'s> {
     source: &'s dyn PemSource,
     files: RefCell<HashMap<PathBuf, Rc<PemFile>>>,
+    keys: RefCell<KeyCache>,
 }
 
 /// A file with the digest of its contents.
@@ -60,7 +62,25 @@ enum PemFault {
 impl<'s> PemStore<'s> {
     /// A store that has read nothing yet.
     pub fn new(source: &'s dyn PemSource) -> Self {
-        Self { source, files: RefCell::default() }
+        Self::with_keys(source, KeyCache::default())
+    }
+
+    /// A store that has read nothing yet, with the keys of the last load.
+    pub fn with_keys(source: &'s dyn PemSource, mut keys: KeyCache) -> Self {
+        keys.begin_load();
+        Self { source, files: RefCell::default(), keys: RefCell::new(keys) }
+    }
+
+    /// Ends the load: its keys, for the next one.
+    pub fn into_keys(self) -> KeyCache {
+        let mut keys = self.keys.into_inner();
+        keys.end_load();
+        keys
+    }
+
+    /// The keys of this load and the last one.
+    pub(crate) fn keys(&self) -> RefMut<'_, KeyCache> {
+        self.keys.borrow_mut()
     }
 
     /// The file of this path. The first call reads it.
@@ -108,7 +128,7 @@ impl PemContents {
             return Err(PemFault::TooLong);
         }
         let sections = parse_sections(&text.bytes).map_err(PemFault::Malformed)?;
-        let sha256 = hex_text(&Sha256::digest(&text.bytes)[..6]);
+        let sha256 = hex_text(&Sha256::digest(text.bytes.as_slice())[..6]);
         Ok(Self { sections, sha256, is_open_to_everyone: text.is_open_to_everyone })
     }
 }

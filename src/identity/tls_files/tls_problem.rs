@@ -9,6 +9,8 @@ use std::path::PathBuf;
 pub struct TlsProblem {
     /// The file.
     pub path: PathBufDisplay,
+    /// The key below `tls` that names the file, such as `.certificates[3].key`. Empty if unknown.
+    pub key: String,
     /// The fault, and the advice how to correct it.
     pub what: String,
 }
@@ -25,6 +27,6 @@ impl std::fmt::Display for PathBufDisplay {
 
 impl TlsProblem {
     pub(crate) fn new(path: &Path, what: impl Into<String>) -> Self {
-        Self { path: PathBufDisplay(path.to_owned()), what: what.into() }
+        Self { path: PathBufDisplay(path.to_owned()), key: String::new(), what: what.into() }
     }
 }

@@ -14,7 +14,9 @@
 //!
 //! Guarantees: a path that fails a check here is treated as absent; webpki then tries the other paths.
 //!
-//! Leaves to rustls: the signatures of the handshake itself.
+//! With `allowInsecureFallback` the handshake accepts every chain, and the same checks follow after it.
+//!
+//! Leaves to rustls: the signatures of the handshake itself, in every mode.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -29,9 +31,10 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::oid_registry::OID_X509_EXT_CRL_DISTRIBUTION_POINTS;
 use x509_parser::prelude::FromDer;
 
-use crate::identity::certificate::certificate_summary::{CertificateSummary, RefusedCertificates, escape_hidden};
+use crate::identity::certificate::certificate_summary::{RefusedCertificates, escape_hidden};
 use crate::identity::revocation::crl_scope::ScopedCertificate;
 use crate::identity::revocation::crl_store::{CrlStore, RevocationQuery, RevocationStatus};
+use crate::identity::tls_files::ClientAuthMode;
 use crate::identity::trust::name_constraints::{ConstraintViolation, NameConstraintRules, SplitConstraints};
 use crate::identity::trust::trust_anchors::CrlIssuer;
 use crate::identity::trust::trust_anchors::{self, TrustStore, TrustedAuthority};
@@ -48,7 +51,18 @@ pub(crate) struct ClientVerifier {
     webpki_anchors: Vec<TrustAnchor<'static>>,
     lists: CrlStore,
     algorithms: WebPkiSupportedAlgorithms,
-    refused: RefusedCertificates,
+    /// Whether a handshake accepts every chain (`allowInsecureFallback`). Then the chain is verified after the
+    /// handshake (`ServerTls::identify_peer`): a finished handshake is no evidence.
+    accepts_unverified: bool,
+    refused: Arc<RefusedCertificates>,
+}
+
+/// What a verifier needs beside authorities and lists.
+pub(crate) struct VerifierSettings {
+    pub(crate) mode: ClientAuthMode,
+    pub(crate) algorithms: WebPkiSupportedAlgorithms,
+    /// Where refused certificates are recorded; shared by the verifiers of a listener.
+    pub(crate) refused: Arc<RefusedCertificates>,
 }
 
 #[derive(Debug)]
@@ -63,7 +77,7 @@ impl ClientVerifier {
         handshakes: Arc<dyn ClientCertVerifier>,
         trust: TrustStore,
         lists: CrlStore,
-        algorithms: WebPkiSupportedAlgorithms,
+        settings: VerifierSettings,
     ) -> Self {
         let (mut anchors, mut of_webpki) = (Vec::new(), trust.roots.roots);
         for (authority, anchor) in trust.authorities.into_iter().zip(&mut of_webpki) {
@@ -76,14 +90,10 @@ impl ClientVerifier {
             anchors,
             webpki_anchors: of_webpki,
             lists,
-            algorithms,
-            refused: RefusedCertificates::default(),
+            algorithms: settings.algorithms,
+            accepts_unverified: settings.mode == ClientAuthMode::AllowInsecureFallback,
+            refused: settings.refused,
         }
-    }
-
-    /// Takes the certificate that this thread has refused last. It is returned once.
-    pub(crate) fn take_refused_certificate(&self) -> Option<CertificateSummary> {
-        self.refused.take_for_thread()
     }
 
     /// Verifies a chain at a moment.
@@ -252,6 +262,9 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        if self.accepts_unverified {
+            return Ok(ClientCertVerified::assertion()); // the chain is verified after the handshake
+        }
         let judged = self.verify_chain(end_entity, intermediates, now);
         let judged = judged.inspect_err(|_| self.refused.record(end_entity));
         judged.map(|()| ClientCertVerified::assertion())

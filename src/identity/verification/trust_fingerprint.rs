@@ -1,6 +1,6 @@
 //! A fingerprint of the authorities and revocation lists that verify callers.
 //!
-//! Guarantees: two listeners with one fingerprint give the same verdict at any moment.
+//! Guarantees: two trust sets with one fingerprint give the same verdict at any moment.
 
 use sha2::Digest as _;
 use sha2::Sha256;
@@ -9,7 +9,7 @@ use crate::identity::revocation::crl_store::CrlStore;
 use crate::identity::tls_files::{ClientAuth, ExpiredCrlPolicy};
 use crate::identity::trust::trust_anchors::TrustStore;
 
-/// SHA-256 over the authorities and revocation lists. Two listeners with equal fingerprints give the same verdict at
+/// SHA-256 over the mode, the authorities and the revocation lists. Two trust sets with equal fingerprints give the same verdict at
 /// any moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TrustFingerprint([u8; 32]);
@@ -18,7 +18,7 @@ impl TrustFingerprint {
     /// The fingerprint of these authorities and lists, in this order.
     pub(crate) fn from_sources(auth: &ClientAuth, trust: &TrustStore, lists: &CrlStore) -> Self {
         let mut digest = Sha256::new();
-        digest.update([u8::from(auth.required), u8::from(auth.expired_crl == ExpiredCrlPolicy::Allow)]);
+        digest.update([auth.mode as u8, u8::from(auth.expired_crl == ExpiredCrlPolicy::Allow)]);
         let authorities = trust.authorities.iter().map(|authority| (b"a", authority.digest));
         for (kind, part) in authorities.chain(lists.lists.iter().map(|in_file| (b"l", in_file.list.digest))) {
             digest.update(kind);

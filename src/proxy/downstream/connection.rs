@@ -19,13 +19,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustls::server::Acceptor;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::TrustedProxies;
-use crate::identity::{Caller, CertificateSummary, describe_tls_error};
+use crate::identity::{CertificateSummary, HandshakePeer, UnacceptedCertificate, describe_tls_error};
 use crate::lifecycle::DrainWatcher;
 use crate::policy::PolicySnapshot;
 use crate::proxy::capacity::connections::{ConnectionPermit, LimitScope};
@@ -139,7 +140,7 @@ impl OpeningConnection<'_> {
         drain: &mut DrainWatcher,
     ) -> Option<OpenedConnection> {
         let (stream, proxied_address) = self.complete_handshake(stream, tls, drain).await?;
-        let Some(handshake) = self.identify_caller(stream.get_ref().1, proxied_address) else {
+        let Some(handshake) = self.identify_caller(stream.get_ref().1, tls, proxied_address) else {
             close_after_handshake(stream).await;
             return None;
         };
@@ -173,7 +174,7 @@ impl OpeningConnection<'_> {
             () = plain_drain(drain) => return None,
         };
         let handshake = HandshakeInfo {
-            caller: None,
+            peer: HandshakePeer::Anonymous,
             server_name: None,
             address: proxied_address.unwrap_or(self.address.ip()),
             is_proxy: self.proxies.forwarded_for.contains(self.address.ip()),
@@ -225,20 +226,42 @@ impl OpeningConnection<'_> {
     fn identify_caller(
         &self,
         connection: &rustls::ServerConnection,
+        tls: &ListenerTls,
         proxied_address: Option<IpAddr>,
     ) -> Option<HandshakeInfo> {
-        let identified = Caller::from_handshake(connection).inspect_err(|error| {
+        let now = self.worker.components.clock.wall();
+        let identified = tls.at_handshake.identify_peer(connection, now).inspect_err(|error| {
             let certificate =
                 connection.peer_certificates().and_then(|chain| CertificateSummary::from_der(chain.first()?));
             let failed = FailedHandshake::new(HandshakeFailure::BadCertificate, error);
             self.record_failure(failed.with_certificate(certificate));
         });
+        let peer = identified.ok()?;
+        if let HandshakePeer::Unaccepted(certificate) = &peer {
+            self.log_unaccepted(certificate);
+        }
         Some(HandshakeInfo {
-            caller: identified.ok()?,
+            peer,
             server_name: connection.server_name().map(Box::from),
             address: proxied_address.unwrap_or(self.address.ip()),
             is_proxy: self.proxies.forwarded_for.contains(self.address.ip()),
         })
+    }
+
+    /// Logs a caller that was accepted without an identity, because its certificate was not accepted. These lines are
+    /// limited together with those of failed handshakes.
+    fn log_unaccepted(&self, certificate: &UnacceptedCertificate) {
+        if let Some(suppressed) = self.stats.should_log_failure(self.worker.components.clock.unix_seconds()) {
+            let UnacceptedCertificate { reason, summary } = certificate;
+            let subject = summary.as_ref().map(|summary| summary.subject.as_str());
+            let issuer = summary.as_ref().map(|summary| summary.issuer.as_str());
+            let serial = summary.as_ref().map(|summary| summary.serial.as_str());
+            let address = self.address;
+            tracing::info!(
+                %address, %reason, subject, issuer, serial, suppressed,
+                "client certificate not accepted; the caller has no identity (allowInsecureFallback)"
+            );
+        }
     }
 
     /// Records a handshake that failed with this error.
@@ -308,7 +331,13 @@ async fn tls_handshake(
         false => None,
     };
     let socket = socket.with_first_write_flag(hello_answered); // Our first write follows the complete ClientHello.
-    let accept = TlsAcceptor::from(Arc::clone(&tls.at_handshake.config)).accept(socket).into_fallible();
+    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), socket);
+    let hello = match (&mut acceptor).await {
+        Ok(hello) => hello,
+        Err(error) => return Err((error, acceptor.take_io())),
+    };
+    let config = Arc::clone(tls.at_handshake.config_for_sni(hello.client_hello().server_name()));
+    let accept = hello.into_stream(config).into_fallible();
     accept.await.map(|stream| (Box::new(stream), proxied_address)).map_err(|(error, socket)| (error, Some(socket)))
 }
 

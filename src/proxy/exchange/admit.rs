@@ -225,7 +225,7 @@ impl RequestContext {
     }
 
     /// A refusal before the command is determined.
-    fn unrouted_refusal(&self, refused: Refused, detail: &'static str) -> Box<CommandRefusal> {
+    fn unrouted_refusal(&self, refused: Refused, detail: impl Into<Cow<'static, str>>) -> Box<CommandRefusal> {
         let department = self.peer.department(&self.config.snapshot);
         let department = department.map_or_else(Department::unknown, |policy| policy.department.clone());
         CommandRefusal::new(&department, &CommandKey::unknown(), refused, detail)

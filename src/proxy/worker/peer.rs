@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 
 use crate::clock::Clock;
-use crate::identity::{Caller, ConnectionHosts, ServerTls};
+use crate::identity::{Caller, ConnectionHosts, HandshakePeer, ServerTls, UnacceptedCertificate};
 use crate::lifecycle::DrainWatcher;
 use crate::model::Name;
 use crate::policy::{CallerUnclaimed, DepartmentPolicy, PolicySnapshot};
@@ -50,7 +50,7 @@ pub(crate) struct ListenerTls {
 
 /// The results of a handshake. A connection without TLS has only the address.
 pub(crate) struct HandshakeInfo {
-    pub(crate) caller: Option<Caller>,
+    pub(crate) peer: HandshakePeer,
     /// The host in the SNI extension.
     pub(crate) server_name: Option<Box<str>>,
     pub(crate) address: IpAddr,
@@ -61,6 +61,8 @@ pub(crate) struct HandshakeInfo {
 /// The peer of a downstream connection.
 pub(crate) struct DownstreamPeer {
     caller: Option<Caller>,
+    /// The certificate that was not accepted, of a caller that was (`allowInsecureFallback`). It identifies nobody.
+    pub(crate) unaccepted: Option<UnacceptedCertificate>,
     address: HeaderValue,
     is_proxy: bool,
     server_name: Option<Box<str>>,
@@ -124,15 +126,21 @@ impl DownstreamPeer {
         let address = address.expect("an IP address is a valid header value");
         let AcceptingListener { name: listener, tls } = listener;
         let (current, at_handshake) = tls.map(|tls| (tls.current, tls.at_handshake)).unzip();
+        let (caller, unaccepted) = match handshake.peer {
+            HandshakePeer::Anonymous => (None, None),
+            HandshakePeer::Verified(caller) => (Some(caller), None),
+            HandshakePeer::Unaccepted(certificate) => (None, Some(certificate)),
+        };
         let authorization = PeerAuthorization {
             snapshot: Arc::clone(snapshot),
             is_trusted: true,
             hosts: AllowedHosts::new(at_handshake.as_deref(), handshake.server_name.as_deref()),
-            department: department_for(handshake.caller.as_ref(), &listener, snapshot),
+            department: department_for(caller.as_ref(), &listener, snapshot),
             tls: at_handshake,
         };
         Self {
-            caller: handshake.caller,
+            caller,
+            unaccepted,
             address,
             is_proxy: handshake.is_proxy,
             server_name: handshake.server_name,
@@ -179,18 +187,28 @@ impl DownstreamPeer {
     }
 
     /// Why no department may send commands on this connection; a text for the caller.
-    pub(crate) fn unauthenticated_detail(&self, snapshot: &PolicySnapshot) -> &'static str {
-        let Some(caller) = &self.caller else {
-            return match snapshot.anonymous_department(&self.listener) {
-                Err(CallerUnclaimed::Disabled(_)) => {
-                    "the department of callers without a client certificate is disabled"
-                }
-                _ if self.tls.is_none() => {
-                    "this listener uses plain HTTP, and no department has callers without a client certificate here"
-                }
-                _ => "no client certificate was presented on this connection; every command needs one",
-            };
-        };
+    pub(crate) fn unauthenticated_detail(&self, snapshot: &PolicySnapshot) -> Cow<'static, str> {
+        if let Some(UnacceptedCertificate { reason, .. }) = &self.unaccepted {
+            return format!("the client certificate of this connection was not accepted: {reason}").into();
+        }
+        match &self.caller {
+            Some(caller) => self.unclaimed_detail(caller, snapshot),
+            None => self.anonymous_detail(snapshot),
+        }
+        .into()
+    }
+
+    fn anonymous_detail(&self, snapshot: &PolicySnapshot) -> &'static str {
+        match snapshot.anonymous_department(&self.listener) {
+            Err(CallerUnclaimed::Disabled(_)) => "the department of callers without a client certificate is disabled",
+            _ if self.tls.is_none() => {
+                "this listener uses plain HTTP, and no department has callers without a client certificate here"
+            }
+            _ => "no client certificate was presented on this connection; every command needs one",
+        }
+    }
+
+    fn unclaimed_detail(&self, caller: &Caller, snapshot: &PolicySnapshot) -> &'static str {
         if !self.authorization.borrow().is_trusted {
             return "this certificate is no longer accepted: it has expired, is revoked, or its authority was removed";
         }
@@ -288,12 +306,18 @@ impl DownstreamPeer {
         }
     }
 
+    /// Judges the caller by the trust set of the connection's server name, the set that a handshake would use now.
     fn is_trusted_by(&self, tls: &ServerTls, now: Timestamp) -> bool {
         let before = self.authorization.borrow();
-        match &self.caller {
-            _ if before.tls.as_ref().is_some_and(|before| tls.has_same_trust(before)) => before.is_trusted,
-            Some(caller) => tls.still_accepts(caller, now),
-            None => !tls.requires_certificates(),
+        let server_name = self.server_name.as_deref();
+        // Without a set the host is no longer served: every command is misdirected, and the connection is closed.
+        let Some(trust) = tls.trust_for_sni(server_name) else { return before.is_trusted };
+        let trust_before = before.tls.as_ref().and_then(|before| before.trust_for_sni(server_name));
+        match (&self.caller, &self.unaccepted) {
+            _ if trust_before.is_some_and(|before| trust.has_same_trust(before)) => before.is_trusted,
+            (Some(caller), _) => trust.still_accepts(caller, now),
+            (None, Some(_)) => trust.accepts_unverified(),
+            (None, None) => !trust.requires_certificates(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::cli::trial_authority::{CertificateAuthority, ValidityPeriod};
 use crate::config::{ConfigLoader, LoadResult};
-use crate::identity::{DiskFiles, PemText};
+use crate::identity::{DiskFiles, MemoryOrDisk, MemoryTexts, PemText};
 use crate::model::NameInterner;
 
 use super::*;
@@ -127,4 +128,22 @@ fn files_of_a_rejected_configuration_are_watched() {
     assert!(!watch.has_changed());
     fs::rename(folder.path().join("elsewhere.key"), &key).expect("renamed");
     assert!(watch.has_changed(), "the key is there");
+}
+
+#[test]
+fn texts_in_memory_are_not_watched() {
+    let folder = folder();
+    let texts = MemoryTexts::default();
+    let text = std::fs::read(folder.path().join("server.pem")).expect("a file");
+    texts.set("memory:ns/a/tls.crt", text).expect("room");
+    let main = MAIN.replace("certificate: server.pem\n", "certificate: memory:ns/a/tls.crt\n");
+    fs::write(folder.path().join("gateway.yaml"), main).expect("a file");
+    let source = Box::new(MemoryOrDisk(texts));
+    let mut loader = ConfigLoader::with_pem_source(&folder.path().join("gateway.yaml"), Clock::manual(now()), source);
+    let LoadResult { configuration, mut watch } = loader.load(&NameInterner::default());
+    assert!(configuration.is_ok(), "{configuration:?}");
+    let there = folder.path().join("memory:ns/a");
+    fs::create_dir_all(&there).expect("a folder");
+    fs::write(there.join("tls.crt"), "").expect("a file");
+    assert!(!watch.has_changed(), "no file of that name");
 }
