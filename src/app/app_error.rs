@@ -7,6 +7,7 @@
 use std::io;
 
 use crate::config::ConfigProblems;
+use crate::kube::api::KubeClientError;
 use crate::ledger::LedgerError;
 
 use super::binding::BindProblems;
@@ -23,6 +24,9 @@ pub enum AppError {
     /// Some addresses could not be bound.
     #[error("{0}")]
     Bind(#[from] BindProblems),
+    /// There is no access to a Kubernetes cluster.
+    #[error("{0}")]
+    Cluster(#[from] KubeClientError),
     /// The system could not create a thread or a runtime.
     #[error("cannot create a thread: {0}")]
     Thread(#[from] io::Error),

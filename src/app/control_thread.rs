@@ -17,7 +17,7 @@ use crate::admin::AdminState;
 use crate::config::ConfigProblems;
 use crate::lifecycle::{DrainTrigger, DrainWatcher, drain};
 use crate::model::Name;
-use crate::policy::{PolicySnapshot, Subsystem};
+use crate::policy::{Backend, PolicySnapshot};
 use crate::proxy::HealthChecker;
 use crate::telemetry::{ConfigStatus, DepartmentLimits, QuotaUse, RuntimeView};
 
@@ -173,15 +173,16 @@ fn department_limits(snapshot: &PolicySnapshot, most: usize) -> Vec<DepartmentLi
     limits.filter(any).take(most).collect()
 }
 
-/// Finds the subsystems whose servers are all out of rotation. Servers with weight 0 do not count, because they get no
-/// commands.
+/// Finds the subsystems and backends whose servers are all out of rotation. Servers with weight 0 do not count, because
+/// they get no commands. A backend without servers is configured so, and not out of rotation.
 fn unserved_finder(components: SharedComponents) -> Arc<dyn Fn() -> Vec<Name> + Send + Sync> {
     Arc::new(move || {
-        let is_out = |subsystem: &Subsystem| {
-            let mut servers = subsystem.upstreams.iter().filter(|server| server.weight > 0);
-            servers.all(|server| components.traffic.telemetry.is_ejected(&subsystem.id, &server.authority))
+        let is_out = |backend: &Backend| {
+            let mut servers = backend.upstreams.iter().filter(|server| server.weight > 0).peekable();
+            servers.peek().is_some()
+                && servers.all(|server| components.traffic.telemetry.is_ejected(&backend.id, &server.authority))
         };
         let snapshot = components.traffic.published.load();
-        snapshot.subsystems.iter().filter(|subsystem| is_out(subsystem)).map(|subsystem| subsystem.id.clone()).collect()
+        snapshot.backends.iter().filter(|backend| is_out(backend)).map(|backend| backend.id.clone()).collect()
     })
 }

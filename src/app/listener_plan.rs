@@ -112,10 +112,7 @@ fn changed_keys(old: &ListenerSettings, new: &ListenerSettings) -> Vec<&'static 
 
 /// The keys of the admin listener that changed.
 pub(crate) fn admin_changes(before: &GatewaySettings, now: &GatewaySettings) -> Vec<String> {
-    let keys = [
-        ("admin.address", before.admin != now.admin),
-        ("admin.hosts", before.admin_hosts != now.admin_hosts),
-    ];
+    let keys = [("admin.address", before.admin != now.admin), ("admin.hosts", before.admin_hosts != now.admin_hosts)];
     keys.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key.to_owned()).collect()
 }
 
@@ -170,7 +167,8 @@ mod tests {
 
     #[test]
     fn each_listener_gets_its_socket_and_each_live_one_its_fate() {
-        type Row = (&'static [&'static str], &'static [&'static str], &'static [Option<usize>], &'static [ListenerFate]);
+        type Row =
+            (&'static [&'static str], &'static [&'static str], &'static [Option<usize>], &'static [ListenerFate]);
         let rows: [(&str, Row); 14] = [
             ("unchanged", (&[A, B], &[A, B], &[Some(0), Some(1)], &[Keep, Keep])),
             ("another order", (&[A, B], &[B, A], &[Some(1), Some(0)], &[Keep, Keep])),
@@ -183,12 +181,7 @@ mod tests {
             ("another protocol", (&[A], &["a http 127.0.0.1:1"], &[Some(0)], &[HandOver])),
             (
                 "swapped",
-                (
-                    &[A, B],
-                    &["a https 127.0.0.1:2", "b https 127.0.0.1:1"],
-                    &[Some(1), Some(0)],
-                    &[HandOver, HandOver],
-                ),
+                (&[A, B], &["a https 127.0.0.1:2", "b https 127.0.0.1:1"], &[Some(1), Some(0)], &[HandOver, HandOver]),
             ),
             (
                 "moved to the address of one that goes",

@@ -10,6 +10,7 @@
 //!
 //! Leaves to others: the check for changed files (`config`), and the schedule (`control_thread`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::config::{
     ConfigLoader, ConfigProblems, Configuration, ExcludedSource, FileWatcher, GatewaySettings, LoadResult, LoadedTls,
     UNVERIFIED_ACCEPTED,
 };
-use crate::identity::{ExpiringItem, ServerTls};
+use crate::identity::{ExpiringItem, ServerTls, SubsystemTls};
 use crate::model::{Name, NameInterner};
 use crate::policy::{PolicySnapshot, SnapshotDifference};
 use crate::telemetry::{ConfigChanges, ConfigStatus, ListenerChanges, LiveConfig, RejectedConfig};
@@ -104,6 +105,16 @@ fn log_tls_warnings(tls: &LoadedTls) {
     for (subsystem, tls) in &tls.subsystems {
         tls.warnings.iter().for_each(|warning| tracing::warn!(%subsystem, "{warning}"));
     }
+}
+
+/// The new TLS settings towards subsystems. Those that are the same stay as they are: a reload of something else keeps
+/// the open connections.
+fn kept_or_new(live: &HashMap<Name, SubsystemTls>, new: Vec<(Name, SubsystemTls)>) -> HashMap<Name, SubsystemTls> {
+    let one = |(name, new): (Name, SubsystemTls)| {
+        let kept = live.get(&name).filter(|live| live.is_same(&new)).cloned();
+        (name, kept.unwrap_or(new))
+    };
+    new.into_iter().map(one).collect()
 }
 
 impl ConfigReloader {
@@ -201,7 +212,7 @@ impl ConfigReloader {
         let changes = ConfigChanges::new(&difference, (at, before.version.clone()), other);
         self.components.admin_hosts.store(Arc::new(settings.admin_hosts.clone()));
         self.publish_listener_tls(tls);
-        let subsystem_tls = tls.subsystems.iter().cloned().collect();
+        let subsystem_tls = kept_or_new(&self.components.traffic.subsystem_tls.load(), tls.subsystems.clone());
         self.components.traffic.subsystem_tls.store(Arc::new(subsystem_tls)); // before the snapshot that needs them
         // The snapshot is published first: the next command of each worker looks up its limits again and carries over
         // their use. Then the remaining old limits are dropped.
@@ -234,6 +245,7 @@ impl ConfigReloader {
             version,
             changed_departments = changes.departments.to_text(),
             changed_subsystems = changes.subsystems.to_text(),
+            changed_backends = changes.backends.to_text(),
             changed_commands = changes.commands.to_text(),
             changed_grants = changes.grants.to_text(),
             changed_limits = changes.total_limit.then_some("limits.total"),

@@ -21,8 +21,9 @@ use crate::model::{
     CallerId, CommandKey, MonthlyQuota, Name, NameInterner, QuotaAction, RateLimit, RateUnit, Refused, TrafficLimits,
 };
 use crate::policy::{
-    CallerUnclaimed, Command, CommandMatch, CommandTimeouts, DepartmentPolicy, MirrorTarget, PolicySnapshot,
-    RedirectTarget, RequestUrl, RouteMatch, RouteRequest, Subsystem, UpstreamServer,
+    Backend, BackendShare, CallerUnclaimed, Command, CommandBackends, CommandMatch, CommandTimeouts, DepartmentPolicy,
+    MirrorTarget, PolicySnapshot, RedirectTarget, RequestUrl, RouteMatch, RouteRequest, ShareTarget, Subsystem,
+    UpstreamServer,
 };
 use crate::proxy::RequestHead;
 use crate::telemetry::HandshakeFailure;
@@ -321,7 +322,7 @@ fn admitted_explanation(
             explanation.why = format!("it would be admitted, counted and redirected to {location} with {status}");
         }
         None => {
-            explanation.upstreams = upstream_texts(subsystem);
+            explanation.upstreams = upstream_texts(snapshot, subsystem, command);
             explanation.timeouts = timeout_texts(command.timeouts);
             explanation.forwarded_path = Some(forwarded_path(subsystem, command, head.path));
             explanation.forwarded_host = command.forwarded_host().map(field_text);
@@ -355,9 +356,36 @@ fn field_text(value: &HeaderValue) -> String {
     value.to_str().unwrap_or_default().to_owned()
 }
 
-/// The upstream servers, with their weights if the weights differ.
-fn upstream_texts(subsystem: &Subsystem) -> Vec<String> {
-    let servers = &subsystem.upstreams;
+/// The upstream servers. Those of other backends than the subsystem's own follow the id of their backend, with its
+/// weight if there are several backends.
+fn upstream_texts(snapshot: &PolicySnapshot, subsystem: &Subsystem, command: &Command) -> Vec<String> {
+    let servers_of = |index: usize| snapshot.backends.get(index).map(|backend| (backend, server_texts(backend)));
+    match &command.backends {
+        CommandBackends::None => Vec::new(),
+        CommandBackends::One(index) => match servers_of(*index) {
+            Some((backend, servers)) if backend.id == subsystem.id => servers,
+            Some((backend, servers)) => vec![format!("{}: {}", backend.id, servers_text(&servers))],
+            None => Vec::new(),
+        },
+        CommandBackends::Weighted(weighted) => {
+            let text = |share: &BackendShare| match share.target {
+                ShareTarget::Backend(index) => servers_of(index).map(|(backend, servers)| {
+                    format!("{} (weight {}): {}", backend.id, share.weight, servers_text(&servers))
+                }),
+                ShareTarget::Status(status) => Some(format!("status {} (weight {})", status.as_u16(), share.weight)),
+            };
+            weighted.shares.iter().filter_map(text).collect()
+        }
+    }
+}
+
+fn servers_text(servers: &[String]) -> String {
+    if servers.is_empty() { "no servers".to_owned() } else { servers.join(" ") }
+}
+
+/// The servers of a backend, with their weights if the weights differ.
+fn server_texts(backend: &Backend) -> Vec<String> {
+    let servers = &backend.upstreams;
     let are_alike = servers.windows(2).all(|two| two[0].weight == two[1].weight);
     let shown = |upstream: &UpstreamServer| match are_alike {
         true => upstream.authority.clone(),
@@ -368,8 +396,8 @@ fn upstream_texts(subsystem: &Subsystem) -> Vec<String> {
 
 fn mirror_texts(snapshot: &PolicySnapshot, command: &Command) -> Vec<String> {
     let text = |target: &MirrorTarget| {
-        let subsystem = snapshot.subsystems.get(target.subsystem)?;
-        Some(format!("{} ({})", subsystem.id, target.fraction))
+        let backend = snapshot.backends.get(target.backend)?;
+        Some(format!("{} ({})", backend.id, target.fraction))
     };
     command.mirrors().iter().filter_map(text).collect()
 }

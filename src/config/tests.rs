@@ -51,7 +51,7 @@ fn example_compiles_to_the_described_snapshot() {
     };
     assert_eq!(command.header, "cameras/snapshot.submit");
     assert_eq!(command.body_max, 16 << 20);
-    assert_eq!(subsystem.upstreams[0].address.to_string(), "127.0.0.1:9001");
+    assert_eq!(subsystem.backend.as_ref().expect("servers").upstreams[0].address.to_string(), "127.0.0.1:9001");
     let grant = snapshot.find_grant(department, command).expect("granted");
     assert_eq!((grant.rule(), snapshot.grant_rule(&grant).pattern.as_str()), (0, "snapshot.*"));
 }
@@ -576,7 +576,7 @@ fn every_problem_is_reported_with_its_path() {
 fn retries_name_statuses_and_connection_failures() {
     let read = |retries: &str| {
         let text = EXAMPLE.replace("balance: leastRequest", &format!("retries: {retries}"));
-        compile_valid(&text).snapshot.subsystems[0].retries.clone().expect("retries")
+        compile_valid(&text).snapshot.backends[0].retries.clone().expect("retries")
     };
     let policy = read("{ attempts: 10, on: [429, connect-failure, 500, 599], backoff: 50ms }");
     assert_eq!((policy.attempts, policy.on, policy.on_connect_failure), (10, vec![429, 500, 599], true));
@@ -650,7 +650,7 @@ fn wrong_types_are_reported_with_their_path_in_plain_words() {
         ("ledger:\n  path", "ledger: x\nno:\n  path", "ledger: a mapping (keys with values) was expected"),
         ("address: 127.0.0.1:9090", "address: [::1]:9090", "admin.address: a scalar value was expected"),
         ("  address: 127.0.0.1:9090", "  {}", "admin.address: is missing"),
-        ("body: { max: 16MiB }", "mirror: {}", "subsystems[0].commands[0].mirror.subsystem: is missing"),
+        ("body: { max: 16MiB }", "mirror: {}", "subsystems[0].commands[0].mirror: has neither a subsystem nor"),
         (
             "body: { max: 16MiB }",
             "mirror: [{ subsystem: lab, percent: half }]",

@@ -30,6 +30,7 @@ pub fn warnings(configuration: &Configuration) -> Vec<String> {
     found.extend(exposed_admin(settings));
     found.extend(ungranted_departments(snapshot));
     found.extend(idle_grants(snapshot));
+    found.extend(unused_backends(snapshot));
     found.extend(plain_listeners(settings, snapshot));
     found.extend(unverified_callers(settings));
     if settings.listeners.iter().all(|listener| listener.tls.is_some()) {
@@ -140,6 +141,12 @@ fn idle_grants(snapshot: &PolicySnapshot) -> Option<String> {
     (!names.is_empty()).then(|| {
         format!("grants: these grants have no effect, because earlier grants allow the same: {}", first_names(&names))
     })
+}
+
+/// Warns of backends that no command names: their servers get no commands.
+fn unused_backends(snapshot: &PolicySnapshot) -> Option<String> {
+    let names: Vec<_> = snapshot.unused_backends().map(|backend| backend.id.as_str()).collect();
+    (!names.is_empty()).then(|| format!("backends: no command names these backends: {}", first_names(&names)))
 }
 
 /// Warns of hosts of subsystems that no listener serves: every request for them is misdirected.

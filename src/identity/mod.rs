@@ -46,5 +46,6 @@ pub use tls_files::{
     read_certificates,
 };
 pub(crate) use tls_files::{read_private_key, read_revocation_list};
+pub use verification::server_verifier::SubjectAltName;
 pub use verification::trusted_files::{AuthorityInUse, RevocationListInUse, TrustedFiles};
 pub use verification::verify_error::describe_tls_error;

@@ -10,8 +10,13 @@
 //! - start and stop: `app`.
 
 pub mod api;
+pub mod controller;
+pub mod events;
 pub mod index;
+pub mod lease;
 pub mod objects;
+pub mod status;
+pub mod translate;
 pub mod watch;
 
 #[cfg(test)]

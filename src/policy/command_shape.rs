@@ -35,8 +35,8 @@ pub struct CommandShape {
 /// A target of mirrored requests. The responses to them are discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MirrorTarget {
-    /// The subsystem's index.
-    pub subsystem: usize,
+    /// The backend's index.
+    pub backend: usize,
     /// The fraction of requests that are copied, on average.
     pub fraction: MirrorFraction,
 }
@@ -110,6 +110,13 @@ impl FieldEdits {
     /// Adds a value to a field. The value follows those of the message, or the one that is set.
     pub fn add(&mut self, name: HeaderName, value: HeaderValue) {
         self.add.push((name, value));
+    }
+
+    /// Adds the edits of `later`. They replace earlier edits of the same fields.
+    pub fn extend(&mut self, later: &Self) {
+        later.remove.iter().for_each(|name| self.remove(name.clone()));
+        later.set.iter().for_each(|(name, value)| self.set(name.clone(), value.clone()));
+        later.add.iter().for_each(|(name, value)| self.add(name.clone(), value.clone()));
     }
 
     fn discard(&mut self, name: &HeaderName) {
@@ -233,6 +240,31 @@ mod tests {
         assert_eq!((&edits.set[..], edits.remove.len()), (&[(name.clone(), value)][..], 0));
         edits.remove(name.clone());
         assert!(edits.set.is_empty() && edits.overrides(&name));
+    }
+
+    #[test]
+    fn later_edits_replace_and_extend_earlier_ones() {
+        let name = |text| HeaderName::from_static(text);
+        let value = |text| HeaderValue::from_static(text);
+        let (mut earlier, mut later) = (FieldEdits::default(), FieldEdits::default());
+        earlier.set(name("x-set"), value("1"));
+        earlier.set(name("x-kept"), value("1"));
+        earlier.add(name("x-removed"), value("1"));
+        earlier.remove(name("x-added"));
+        later.set(name("x-set"), value("2"));
+        later.remove(name("x-removed"));
+        later.add(name("x-added"), value("2"));
+        later.add(name("x-kept"), value("2"));
+        earlier.extend(&later);
+        let mut headers = HeaderMap::new();
+        headers.insert(name("x-removed"), value("0"));
+        headers.insert(name("x-added"), value("0"));
+        earlier.apply(&mut headers);
+        let values = |name: &str| headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>();
+        assert_eq!(
+            (values("x-set"), values("x-kept"), values("x-removed"), values("x-added")),
+            (vec!["2"], vec!["1", "2"], vec![], vec!["2"])
+        );
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! - Decisions are pure functions over the snapshot, without clock, IO or lock.
 //! - [`Grant`] is evidence of an authorisation. Only this module makes it.
 
+mod backend;
+mod command_backends;
 mod command_shape;
 mod cors;
 mod grant;
@@ -22,10 +24,9 @@ mod upstream_policy;
 
 pub use self::grant::GrantDraft;
 pub use self::policy_conflict::{MatchPlace, PolicyConflict};
-pub use self::subsystem::{
-    Command, CommandTimeouts, DepartmentPolicy, Durability, GrantRule, Subsystem, UpstreamAddress, UpstreamProtocol,
-    UpstreamServer, UpstreamTimeouts,
-};
+pub use self::subsystem::{Command, CommandTimeouts, DepartmentPolicy, Durability, GrantRule, Subsystem};
+pub use backend::{Backend, BackendTimeouts, UpstreamAddress, UpstreamProtocol, UpstreamServer};
+pub use command_backends::{BackendShare, CommandBackends, ShareEdits, ShareTarget, WeightedBackends};
 pub use command_shape::{CommandShape, FieldEdits, MirrorFraction, MirrorTarget};
 pub use cors::{AllowedNames, AllowedOrigins, CorsPolicy, OriginPattern};
 pub use grant::{CommandGlob, Grant};

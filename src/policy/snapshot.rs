@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use crate::model::{CallerId, Name, RateLimit};
 
+use super::backend::Backend;
+use super::command_backends::CommandBackends;
 use super::grant::GrantTable;
 use super::route::{RouteScope, RouteTable};
 use super::subsystem::{Command, DepartmentPolicy, GrantRule, Subsystem};
@@ -21,6 +23,8 @@ pub struct PolicySnapshot {
     pub departments: Vec<Arc<DepartmentPolicy>>,
     /// All subsystems, in the order of the document.
     pub subsystems: Vec<Arc<Subsystem>>,
+    /// All backends: those of the subsystems, then the others, both in the order of the document.
+    pub backends: Vec<Arc<Backend>>,
     /// The department that claims each identity.
     pub(crate) callers: HashMap<CallerId, Arc<DepartmentPolicy>>,
     /// The department of the callers without a certificate, by listener.
@@ -164,6 +168,22 @@ impl PolicySnapshot {
     /// The listeners and hosts by which a subsystem of this snapshot is called; both lists in order.
     pub(crate) fn scope_of(&self, subsystem: &Subsystem) -> &RouteScope {
         self.routes.scope_of(subsystem.index)
+    }
+
+    /// The number of commands with a weighted choice between backends: above each [`super::WeightedBackends::index`].
+    pub fn weighted_choices(&self) -> usize {
+        let commands = self.subsystems.iter().flat_map(|subsystem| subsystem.commands.iter().chain(&subsystem.other));
+        commands.filter(|command| matches!(command.backends, CommandBackends::Weighted(_))).count()
+    }
+
+    /// The backends that no command forwards to and no mirror copies to, without those of the subsystems.
+    pub fn unused_backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        let commands = self.subsystems.iter().flat_map(|subsystem| subsystem.commands.iter().chain(&subsystem.other));
+        let used = commands.flat_map(|command| {
+            command.backends.indices().chain(command.mirrors().iter().map(|target| target.backend))
+        });
+        let used: HashSet<usize> = used.collect();
+        self.backends.iter().filter(move |backend| !backend.is_own && !used.contains(&backend.index))
     }
 
     /// The number of granted pairs of a department and a command. It is the number of series that the ledger may count.

@@ -10,8 +10,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use http::StatusCode;
+
 use crate::model::Name;
 
+use super::backend::Backend;
+use super::command_backends::{BackendShare, CommandBackends, ShareEdits, ShareTarget};
 use super::command_shape::{CommandShape, MirrorTarget};
 use super::request_conditions::CommandMatch;
 use super::snapshot::PolicySnapshot;
@@ -24,6 +28,8 @@ pub struct SnapshotDifference {
     pub departments: ItemChanges,
     /// Subsystems, by id.
     pub subsystems: ItemChanges,
+    /// Backends that are not those of a subsystem, by id.
+    pub backends: ItemChanges,
     /// Commands of subsystems that both snapshots have, as `subsystem/command`.
     pub commands: ItemChanges,
     /// The commands that departments may run, as `department subsystem/command`. Includes those of departments,
@@ -45,6 +51,9 @@ pub struct ItemChanges {
     /// The old and the new id of each renamed item: the item is the same under another id.
     pub renamed: Vec<(String, String)>,
 }
+
+/// A share of a command's backends in comparable form; see [`shares_of`].
+type ComparedShare<'a> = ((Option<&'a Name>, Option<StatusCode>), u32, Option<Box<ShareEdits>>);
 
 /// A removed id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +80,7 @@ impl ItemChanges {
 impl SnapshotDifference {
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
-        let lists = [&self.departments, &self.subsystems, &self.commands, &self.grants];
+        let lists = [&self.departments, &self.subsystems, &self.backends, &self.commands, &self.grants];
         lists.into_iter().all(ItemChanges::is_empty) && !self.total_limit
     }
 }
@@ -84,6 +93,7 @@ impl PolicySnapshot {
             departments: departments(self, new),
             commands: commands(self, new, &subsystems),
             subsystems,
+            backends: backends(self, new),
             grants: grants(self, new),
             total_limit: self.total_rate != new.total_rate,
         }
@@ -221,11 +231,47 @@ fn subsystem_keys(
     (old, one): (&PolicySnapshot, &Subsystem),
     (new, other): (&PolicySnapshot, &Subsystem),
 ) -> Vec<&'static str> {
-    differing_keys([
+    let mut keys = differing_keys([
         ("hosts", call_path(old, one).0 != call_path(new, other).0),
         ("listeners", old.scope_of(one).listeners != new.scope_of(other).listeners),
         ("path", one.prefix != other.prefix),
         ("keepPath", one.keep_path != other.keep_path),
+        ("otherCommands", (one.other.is_some(), one.passes_on) != (other.other.is_some(), other.passes_on)),
+    ]);
+    keys.extend(match (&one.backend, &other.backend) {
+        (Some(one), Some(other)) => backend_keys(one, other),
+        (None, None) => vec![],
+        _ => vec!["upstreams"],
+    });
+    if one.timeouts != other.timeouts && !keys.contains(&"timeouts") {
+        keys.push("timeouts");
+    }
+    keys
+}
+
+/// The backends that are not those of a subsystem.
+fn backends(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
+    let (before, after) = (named_backends(old), named_backends(new));
+    let mut changes = ItemChanges::default();
+    for backend in old.backends.iter().filter(|backend| !backend.is_own) {
+        let id = backend.id.to_string();
+        match after.get(&backend.id) {
+            Some(same) => changes.record_change(&id, &backend_keys(backend, same)),
+            None => changes.removed.push(RemovedItem { id, successor: None }),
+        }
+    }
+    let added = new.backends.iter().filter(|backend| !backend.is_own && !before.contains_key(&backend.id));
+    changes.added = added.map(|backend| backend.id.to_string()).collect();
+    changes
+}
+
+fn named_backends(snapshot: &PolicySnapshot) -> HashMap<&Name, &Arc<Backend>> {
+    let named = snapshot.backends.iter().filter(|backend| !backend.is_own);
+    named.map(|backend| (&backend.id, backend)).collect()
+}
+
+fn backend_keys(one: &Backend, other: &Backend) -> Vec<&'static str> {
+    differing_keys([
         ("upstreams", one.upstreams != other.upstreams),
         ("protocol", one.protocol != other.protocol),
         ("balance", one.balance != other.balance),
@@ -234,7 +280,6 @@ fn subsystem_keys(
         ("retries", one.retries != other.retries),
         ("healthCheck", one.health_check != other.health_check),
         ("timeouts", one.timeouts != other.timeouts),
-        ("otherCommands", (one.other.is_some(), one.passes_on) != (other.other.is_some(), other.passes_on)),
     ])
 }
 
@@ -297,9 +342,30 @@ fn command_keys(
         ("upgrade", one.upgrade != other.upgrade),
         ("durability", one.durability != other.durability),
         ("timeouts", one.timeouts != other.timeouts),
+        ("backends", shares_of(old, one) != shares_of(new, other)),
     ]);
     keys.extend(shape_keys((old, one.shape.as_deref()), (new, other.shape.as_deref())));
     keys
+}
+
+/// The shares of a command's backends: the id of each backend, `None` for that of the command's own subsystem, or its
+/// status; the weight and the edits.
+fn shares_of<'a>(snapshot: &'a PolicySnapshot, command: &Command) -> Vec<ComparedShare<'a>> {
+    let own = &command.key.subsystem;
+    let place = |target| match target {
+        ShareTarget::Backend(index) => {
+            (snapshot.backends.get(index).map(|backend| &backend.id).filter(|id| *id != own), None)
+        }
+        ShareTarget::Status(status) => (None, Some(status)),
+    };
+    match &command.backends {
+        CommandBackends::None => Vec::new(),
+        CommandBackends::One(index) => vec![(place(ShareTarget::Backend(*index)), 1, None)],
+        CommandBackends::Weighted(weighted) => {
+            let share = |share: &BackendShare| (place(share.target), share.weight, share.edits.clone());
+            weighted.shares.iter().map(share).collect()
+        }
+    }
 }
 
 fn shape_keys(
@@ -314,7 +380,7 @@ fn shape_keys(
         };
     };
     let mirrors = |snapshot: &PolicySnapshot, shape: &CommandShape| -> Vec<_> {
-        let id = |target: &MirrorTarget| snapshot.subsystems.get(target.subsystem).map(|mirror| mirror.id.clone());
+        let id = |target: &MirrorTarget| snapshot.backends.get(target.backend).map(|mirror| mirror.id.clone());
         shape.mirrors.iter().map(|target| (id(target), target.fraction)).collect()
     };
     differing_keys([
@@ -476,6 +542,42 @@ mod tests {
         assert_eq!(found.commands.changed, ["s/c (timeouts)", "s/e (timeouts)"]);
         assert_eq!(compared(&own).commands.changed, ["s/c (timeouts)"]);
         assert!(compared(&s.replacen("id: s,", "id: s, timeouts: { request: 0s },", 1)).is_empty());
+    }
+
+    #[test]
+    fn backends_are_compared_by_id_and_shares_by_what_they_mean() {
+        let d = department("a", "a", "");
+        let text = |setting: &str, backends: &[&str]| {
+            let shaped = subsystem("s", "/s", "c").replace("{ id: c, ", &format!("{{ id: c, {setting} "));
+            let backends: Vec<_> = backends.iter().map(|keys| format!("{{ {keys} }}")).collect();
+            format!("{}\nbackends: [{}]\n", document(&d, &shaped, ""), backends.join(", "))
+        };
+        let server = "upstreams: [{ url: \"http://127.0.0.1:1\" }]";
+        let (x, y) = (format!("id: x, {server}"), format!("id: y, {server}"));
+        let slow = format!("{x}, slowStart: 1s");
+        let both = "backends: [{ backend: x, weight: 9 }, { backend: y }],";
+        let found = difference(&text("", &[&x]), &text("", &[&y, &slow]));
+        assert_eq!(
+            (&found.backends.added, &found.backends.changed),
+            (&vec!["y".into()], &vec!["x (slowStart)".into()])
+        );
+        assert!(found.subsystems.is_empty() && found.commands.is_empty());
+        let found = difference(&text("", &[&x, &y]), &text("", &["id: x, upstreams: []"]));
+        assert_eq!(removed(&found.backends), [("y", None)]);
+        assert_eq!(found.backends.changed, ["x (upstreams)"]);
+        for (old, new, differs) in [
+            ("", "backends: [{ backend: s }],", false),
+            ("", "backends: [{ backend: x }],", true),
+            (both, both, false),
+            (both, "backends: [{ backend: x, weight: 8 }, { backend: y }],", true),
+            (both, "backends: [{ backend: x, weight: 9 }, { status: 500 }],", true),
+        ] {
+            // The order of the backends changes, and with it their indices.
+            let found = difference(&text(old, &[&x, &y]), &text(new, &[&y, &x]));
+            let expected: Vec<String> = differs.then(|| "s/c (backends)".to_owned()).into_iter().collect();
+            assert_eq!(found.commands.changed, expected, "{old} to {new}");
+            assert!(found.backends.is_empty());
+        }
     }
 
     #[test]

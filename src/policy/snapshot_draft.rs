@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::model::{CallerId, Name, RateLimit};
 
+use super::backend::Backend;
 use super::grant::{GrantDraft, GrantTable};
 use super::policy_conflict::PolicyConflict;
 use super::route::{ListenerRouting, RouteScope, RouteTable};
@@ -32,6 +33,8 @@ pub struct SnapshotDraft {
     /// The subsystems with the listeners and hosts by which they are called. Position and [`Subsystem::index`] are the
     /// same.
     pub subsystems: Vec<(Arc<Subsystem>, RouteScope)>,
+    /// See [`PolicySnapshot::backends`]. Position and [`Backend::index`] are the same.
+    pub backends: Vec<Arc<Backend>>,
     /// The grants.
     pub grants: Vec<GrantDraft>,
 }
@@ -53,6 +56,7 @@ impl SnapshotDraft {
             total_rate: self.total_rate,
             departments: self.departments,
             subsystems: self.subsystems.into_iter().map(|(subsystem, _)| subsystem).collect(),
+            backends: self.backends,
             callers: self.callers,
             anonymous: self.anonymous,
             unclaimed: self.unclaimed,

@@ -1,14 +1,13 @@
-//! Subsystems (upstreams) with their servers and commands, and departments: plain values of a snapshot.
+//! Subsystems with their commands, and departments: plain values of a snapshot.
 //!
 //! Guarantees: immutable.
 //!
 //! Leaves to others:
 //! - routing of a request to a command: `route`;
-//! - authorisation: `grant`.
+//! - authorisation: `grant`;
+//! - the servers: `backend`.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +15,13 @@ use http::HeaderValue;
 
 use crate::model::{CommandKey, Department, MonthlyQuota, Name, TrafficLimits};
 
-use super::command_shape::MirrorTarget;
+use super::CommandShape;
+use super::backend::Backend;
+use super::command_backends::CommandBackends;
+use super::command_shape::{FieldEdits, MirrorTarget};
 use super::cors::CorsPolicy;
 use super::request_conditions::CommandMatch;
 use super::request_target::{RedirectTarget, RequestRewrite};
-use super::{CommandShape, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy};
 
 /// A department with its limits and quota.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ pub struct DepartmentPolicy {
     pub disabled: bool,
 }
 
-/// A subsystem of the city, and its servers.
+/// A subsystem of the city: the routes to its commands.
 #[derive(Debug)]
 pub struct Subsystem {
     /// Its id.
@@ -49,22 +50,10 @@ pub struct Subsystem {
     pub prefix: String,
     /// Whether the forwarded path keeps the prefix.
     pub keep_path: bool,
-    /// Its servers; at least one.
-    pub upstreams: Vec<UpstreamServer>,
-    /// The protocol that its servers use.
-    pub protocol: UpstreamProtocol,
-    /// The load balancing policy.
-    pub balance: LoadBalancing,
-    /// The queue for commands while no server has capacity.
-    pub queue: QueuePolicy,
-    /// The slow start: the time in which a new or recovered server reaches its full share of requests.
-    pub slow_start: Option<Duration>,
-    /// The retry policy; `None` disables retries.
-    pub retries: Option<RetryPolicy>,
-    /// The active health check; without it only the results of commands determine the health of a server.
-    pub health_check: Option<HealthCheckPolicy>,
-    /// The timeouts towards its servers.
-    pub timeouts: UpstreamTimeouts,
+    /// Its own servers, under its id; `None` if each of its commands names its backends.
+    pub backend: Option<Arc<Backend>>,
+    /// The timeouts of its commands, unless a command sets its own.
+    pub timeouts: CommandTimeouts,
     /// The named commands.
     pub commands: Vec<Arc<Command>>,
     /// The command for all unnamed requests (`otherCommands: allow`), if any.
@@ -75,70 +64,6 @@ pub struct Subsystem {
     pub is_shadowable: bool,
     /// The key under which refusals of unnamed requests are counted.
     pub unknown: CommandKey,
-}
-
-/// One server of a subsystem.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamServer {
-    /// The address to connect to.
-    pub address: UpstreamAddress,
-    /// Whether connections use TLS.
-    pub secure: bool,
-    /// Its label in metrics: the URL's authority, or the path of its socket.
-    pub authority: String,
-    /// The most requests in flight on the server, over all workers.
-    pub max_requests: Option<usize>,
-    /// The weight: the server's share of the requests relative to the other servers, at most
-    /// [`UpstreamServer::WEIGHT_MAX`]. A server with weight 0 gets no requests.
-    pub weight: u32,
-}
-
-impl UpstreamServer {
-    /// The largest weight. A thousand steps are fine enough; nginx has no bound, HAProxy 256.
-    pub const WEIGHT_MAX: u32 = 1000;
-}
-
-/// The address of a server.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum UpstreamAddress {
-    /// A host name or an IP address without brackets, and a port.
-    Tcp(String, u16),
-    /// The path of a Unix domain socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for UpstreamAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-/// The protocol of a subsystem.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UpstreamProtocol {
-    /// HTTP/1.1.
-    #[default]
-    Http1,
-    /// HTTP/2: by ALPN over TLS, by prior knowledge (RFC 9113 section 3.3) over cleartext.
-    Http2,
-}
-
-/// The timeouts towards a subsystem.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UpstreamTimeouts {
-    /// The connect timeout.
-    pub connect: Duration,
-    /// The response timeout: for the head of a response, counted from the last progress of the request body.
-    pub response: Duration,
-    /// The idle timeout: between two pieces of a body.
-    pub idle: Duration,
-    /// The longest deadline that a gRPC call may ask for (`grpc-timeout`).
-    pub deadline: Duration,
-    /// The timeouts of its commands, unless a command sets its own.
-    pub command: CommandTimeouts,
 }
 
 /// The timeouts of a command as a whole.
@@ -185,6 +110,8 @@ pub struct Command {
     pub timeouts: CommandTimeouts,
     /// The transformations of the command, if there are any.
     pub shape: Option<Box<CommandShape>>,
+    /// The backends that its requests are forwarded to.
+    pub backends: CommandBackends,
 }
 
 /// A rule of `grants` as written, for `explain`.
@@ -196,15 +123,20 @@ pub struct GrantRule {
     pub pattern: String,
 }
 
-impl Subsystem {
-    /// The most servers of one subsystem: a request remembers the tried servers in a bit set of this size.
-    pub const UPSTREAMS_MAX: usize = 64;
-}
-
 impl Command {
     /// The CORS policy of the command.
     pub fn cors(&self) -> Option<&Arc<CorsPolicy>> {
         self.shape.as_ref()?.cors.as_ref()
+    }
+
+    /// The edits of the request headers that apply to all its backends.
+    pub fn request_edits(&self) -> Option<&FieldEdits> {
+        self.shape.as_ref().map(|shape| &shape.request)
+    }
+
+    /// The edits of the response headers that apply to all its backends.
+    pub fn response_edits(&self) -> Option<&FieldEdits> {
+        self.shape.as_ref().map(|shape| &shape.response)
     }
 
     /// The targets of request mirroring.

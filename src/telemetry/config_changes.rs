@@ -21,6 +21,8 @@ pub struct ConfigChanges {
     pub departments: ChangedItems,
     /// Subsystems, by id.
     pub subsystems: ChangedItems,
+    /// Backends that are not those of a subsystem, by id.
+    pub backends: ChangedItems,
     /// Commands, as `subsystem/command`.
     pub commands: ChangedItems,
     /// Grants of commands to departments, as `department subsystem/command`.
@@ -82,6 +84,7 @@ impl ConfigChanges {
             from,
             departments: ChangedItems::from_changes(&difference.departments),
             subsystems: ChangedItems::from_changes(&difference.subsystems),
+            backends: ChangedItems::from_changes(&difference.backends),
             commands: ChangedItems::from_changes(&difference.commands),
             grants: ChangedItems::from_changes(&difference.grants),
             total_limit: difference.total_limit,
@@ -95,7 +98,8 @@ impl ConfigChanges {
 impl ConfigChanges {
     /// Whether nothing changed, as when the same file was read twice.
     pub fn is_empty(&self) -> bool {
-        let items = [&self.departments, &self.subsystems, &self.commands, &self.grants, &self.listeners];
+        let items =
+            [&self.departments, &self.subsystems, &self.backends, &self.commands, &self.grants, &self.listeners];
         let lists = [&self.admin, &self.tls];
         let has_items = items.into_iter().any(|items| items.to_text().is_some());
         !has_items && !self.total_limit && lists.into_iter().all(NameList::is_empty)

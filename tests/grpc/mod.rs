@@ -2,4 +2,5 @@
 //! server and bidirectional streaming, metadata, trailers, status codes, deadlines (`grpc-timeout`), cancellation.
 
 pub(crate) mod grpcio;
+mod method_matches;
 mod tonic;

@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::world::{
-    ANY_PORT, Client, GATEWAY, READ, Seen, World, empty, request, reserve_address, until, within,
-};
+use crate::world::{ANY_PORT, Client, GATEWAY, READ, Seen, World, empty, request, reserve_address, until, within};
 
 /// Adds a listener with the TLS settings of the first one.
 fn add_listener(document: &mut Value, name: &str) {
@@ -99,7 +97,11 @@ async fn new_listener_serves_once_the_reload_is_live() {
     for client in &kept {
         assert_eq!(client.get(READ).await.status, 200);
     }
-    assert_eq!(world.metrics().await.sum("tallygate_connections_accepted_total"), accepted, "no connection was dropped");
+    assert_eq!(
+        world.metrics().await.sum("tallygate_connections_accepted_total"),
+        accepted,
+        "no connection was dropped"
+    );
     let changes = shown(&world, "changes").await;
     assert_eq!(changes["listeners"], json!({ "added": { "count": 1, "names": ["second"] } }));
     assert_eq!(shown(&world, "restart_needed").await, json!([]));
@@ -218,9 +220,9 @@ async fn command_of_a_removed_listener_over_the_grace_is_interrupted() {
     let mut world = World::city().edit(short).start().await;
     let mut held = Vec::new();
     for client in clients_at(&world, "second") {
-        held.push(tokio::spawn(async move {
-            client.try_send(request("GET", "/cameras/do/never", empty())).await.is_ok()
-        }));
+        held.push(tokio::spawn(
+            async move { client.try_send(request("GET", "/cameras/do/never", empty())).await.is_ok() },
+        ));
     }
     let log = world.server("cameras").log.clone();
     until("the commands are in flight", async || (log.all().len() == 2).then_some(())).await;

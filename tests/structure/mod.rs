@@ -46,7 +46,7 @@ const ORDERS: [FolderOrder; 8] = [
             "health_checks",
             "server_pools",
             "resend",
-            "subsystem_servers",
+            "backend_servers",
             "attempt_state",
             "retry_budget",
             "pool",
@@ -68,7 +68,7 @@ const ORDERS: [FolderOrder; 8] = [
         floors: &["tls_config", "verification", "revocation", "trust", "tls_files", "sni", "certificate", "der"],
         sideways: &[],
     },
-    FolderOrder { folder: "kube", floors: &["watch", "index", "api", "objects"], sideways: &[] },
+    FolderOrder { folder: "kube", floors: &["watch status lease events", "index", "api", "objects"], sideways: &[] },
     FolderOrder { folder: "config", floors: &["loading", "compile", "settings", "parse", "document"], sideways: &[] },
 ];
 

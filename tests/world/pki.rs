@@ -158,6 +158,11 @@ impl Pki {
         self.issue_as(name, &Leaf::dns(name), ExtendedKeyUsagePurpose::ServerAuth)
     }
 
+    /// Issues a certificate for a server with these names. The files are `NAME.pem` and `NAME.key`.
+    pub fn issue_server_as(&self, name: &str, leaf: &Leaf) -> Identity {
+        self.issue_as(name, leaf, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
     fn issue_as(&self, name: &str, leaf: &Leaf, usage: ExtendedKeyUsagePurpose) -> Identity {
         self.serial.set(self.serial.get() + 1);
         let key = KeyPair::generate().unwrap();

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use crate::config::document::HeadersDocument;
 use crate::model::NameInterner;
 use crate::policy::{
-    CommandShape, CommandTimeouts, CorsPolicy, Durability, FieldEdits, MirrorTarget, RedirectTarget, RequestRewrite,
-    UpstreamProtocol,
+    BackendShare, CommandShape, CommandTimeouts, CorsPolicy, Durability, FieldEdits, MirrorTarget, RedirectTarget,
+    RequestRewrite,
 };
 
+use super::backends::CompiledBackends;
 use super::command_shape::add_edits;
 use super::doc_path::DocPath;
 
@@ -18,18 +19,22 @@ pub(crate) struct CommandContext<'a> {
     pub(crate) name_interner: &'a NameInterner,
     /// The durability of commands that set none.
     pub(crate) durability: Durability,
-    /// The number of workers.
-    pub(crate) workers: usize,
     /// The next [`Command::index`](crate::policy::Command::index).
     pub(crate) next_command_index: usize,
     /// The settings of the current subsystem for all its commands.
     pub(crate) common: CommonShape,
-    /// The protocol of the current subsystem.
-    pub(crate) protocol: UpstreamProtocol,
     /// The timeouts of the current subsystem's commands that set none.
     pub(crate) timeouts: CommandTimeouts,
-    /// The index of the current subsystem.
-    pub(crate) subsystem_index: usize,
+    /// All backends.
+    pub(crate) backends: &'a CompiledBackends,
+    /// The backend of the current subsystem's own servers.
+    pub(crate) own_backend: Option<usize>,
+    /// The backends of the current subsystem's commands that name none.
+    pub(crate) default_shares: Option<Vec<BackendShare>>,
+    /// Whether a command of the current subsystem needs servers of the subsystem, which has none.
+    pub(crate) lacks_servers: bool,
+    /// The next [`WeightedBackends::index`](crate::policy::WeightedBackends::index).
+    pub(crate) next_choice_index: usize,
     /// The ids of all subsystems, as written.
     pub(crate) subsystem_ids: Vec<&'a str>,
 }

@@ -13,6 +13,7 @@ use crate::policy::{
     PrefixReplacement, RedirectLocation, RedirectTarget, ReplacedParts, RequestRewrite,
 };
 
+use super::command_backends::find_backend;
 use super::command_context::{CommandContext, CommonShape};
 use super::doc_path::DocPath;
 use super::{cors, scalars};
@@ -70,6 +71,7 @@ fn refuse_beside_redirect(written: &CommandDocument, place: &DocPath<'_>) {
         ("rewrite", written.rewrite.is_some()),
         ("upgrade", written.upgrade.is_some()),
         ("mirror", written.mirror.is_some()),
+        ("backends", written.backends.is_some()),
         ("timeouts", written.timeouts.is_some()),
         ("match.grpc", matches_grpc(&written.r#match)),
     ];
@@ -227,16 +229,25 @@ fn compile_mirrors(written: &MirrorsDocument, context: &CommandContext<'_>, plac
 
 fn compile_mirror(written: &MirrorDocument, context: &CommandContext<'_>, place: &DocPath<'_>) -> Option<MirrorTarget> {
     let fraction = compile_fraction(written, place);
-    let place = place.key("subsystem");
-    let subsystem = context.subsystem_ids.iter().position(|id| *id == written.subsystem);
-    match subsystem {
-        None => place.problem(format!("there is no subsystem {:?}", written.subsystem)),
-        Some(index) if index == context.subsystem_index => {
-            place.problem("is the command's own subsystem; name another one")
-        }
-        Some(_) => {}
+    let backend = match (&written.subsystem, &written.backend) {
+        (Some(id), None) => find_mirror_subsystem(id, context, &place.key("subsystem")),
+        (None, Some(id)) => find_backend(id, context.backends, &place.key("backend")),
+        (Some(_), Some(_)) => place.missing("has both a subsystem and a backend; write only one of them"),
+        (None, None) => place.missing("has neither a subsystem nor a backend; write one of them"),
+    };
+    if backend.is_some() && backend == context.own_backend {
+        let key = if written.subsystem.is_some() { "subsystem" } else { "backend" };
+        place.key(key).problem("is the command's own subsystem; name another one");
     }
-    Some(MirrorTarget { subsystem: subsystem?, fraction: fraction? })
+    Some(MirrorTarget { backend: backend?, fraction: fraction? })
+}
+
+fn find_mirror_subsystem(id: &str, context: &CommandContext<'_>, place: &DocPath<'_>) -> Option<usize> {
+    match (context.subsystem_ids.contains(&id), context.backends.find(id)) {
+        (true, Some(backend)) => Some(backend.index),
+        (true, None) => place.missing(format!("the subsystem {id:?} has no upstreams")),
+        (false, _) => place.missing(format!("there is no subsystem {id:?}")),
+    }
 }
 
 fn compile_fraction(written: &MirrorDocument, place: &DocPath<'_>) -> Option<MirrorFraction> {
@@ -302,6 +313,7 @@ mod tests {
         for (written, mirrors) in [
             ("{ subsystem: lab }", &[(1, 100, 100)][..]),
             ("{ subsystem: trial, percent: 30 }", &[(2, 30, 100)]),
+            ("{ backend: lab }", &[(1, 100, 100)]),
             ("{ subsystem: lab, fraction: { numerator: 30 } }", &[(1, 30, 100)]),
             ("[{ subsystem: lab }]", &[(1, 100, 100)]),
             (
@@ -311,7 +323,7 @@ mod tests {
         ] {
             let target = |&(subsystem, numerator, denominator)| {
                 let fraction = MirrorFraction::new(numerator, denominator).expect("a fraction");
-                MirrorTarget { subsystem, fraction }
+                MirrorTarget { backend: subsystem, fraction }
             };
             let expected: Vec<_> = mirrors.iter().map(target).collect();
             assert_eq!(command(&format!("mirror: {written}")).mirrors(), expected, "{written}");

@@ -8,8 +8,9 @@ use http::HeaderValue;
 use crate::config::document::{BodyDocument, CommandDocument, CommandTimeoutsDocument};
 use crate::limit::QUOTA_UNITS_MAX;
 use crate::model::{CommandKey, Name, NameInterner, TrafficLimits};
-use crate::policy::{Command, CommandTimeouts, PolicySnapshot, UpstreamProtocol};
+use crate::policy::{Command, CommandBackends, CommandTimeouts, PolicySnapshot, UpstreamProtocol};
 
+use super::command_backends::compile_command_backends;
 use super::command_context::CommandContext;
 use super::departments::header_value;
 use super::doc_path::DocPath;
@@ -36,7 +37,9 @@ pub(crate) fn compile_commands(
 }
 
 /// The implicit command for all requests of a subsystem that match no named command.
-pub(crate) fn compile_unnamed(subsystem: &Name, context: &mut CommandContext<'_>) -> Command {
+pub(crate) fn compile_unnamed(subsystem: &Name, context: &mut CommandContext<'_>, place: &DocPath<'_>) -> Command {
+    let shape = context.common.clone().shape(None, None, Vec::new());
+    let backends = compile_command_backends(None, shape.as_deref(), context, place);
     Command {
         header: header_value(&format!("{subsystem}/{}", Name::OTHER)),
         key: command_key(subsystem, Name::other(), context.name_interner),
@@ -48,7 +51,8 @@ pub(crate) fn compile_unnamed(subsystem: &Name, context: &mut CommandContext<'_>
         upgrade: None,
         durability: context.durability,
         timeouts: context.timeouts,
-        shape: context.common.clone().shape(None, None, Vec::new()),
+        shape,
+        backends,
     }
 }
 
@@ -65,18 +69,26 @@ fn compile_command(
 ) -> Command {
     let id = place.key("id").parse_name(&written.id);
     let matches = command_match::compile_matches(&written.r#match, &place.key("match"));
+    let shape = command_shape::compile_shape(written, &matches, context, place);
+    let backends = match written.redirect {
+        Some(_) => CommandBackends::None,
+        None => {
+            let named = written.backends.as_deref();
+            compile_command_backends(named, shape.as_deref(), context, &place.key("backends"))
+        }
+    };
+    let upgrade = written.upgrade.as_deref();
+    let upgrade = upgrade.and_then(|text| compile_upgrade(text, uses_http2(&backends, context), &place.key("upgrade")));
     Command {
         header: header_value(&format!("{subsystem}/{id}")),
         key: command_key(subsystem, id, context.name_interner),
         index: next_index(context),
-        shape: command_shape::compile_shape(written, &matches, context, place),
+        shape,
+        backends,
         matches,
         units: compile_units(written.units, &place.key("units")),
         limits: limits::compile_limits(written.limits.as_ref(), &place.key("limits")),
-        upgrade: written
-            .upgrade
-            .as_deref()
-            .and_then(|text| compile_upgrade(text, context.protocol, &place.key("upgrade"))),
+        upgrade,
         body_max: compile_body_max(written.body.as_ref(), &place.key("body").key("max")),
         durability: settings::compile_durability(written.durability.as_deref(), context.durability, place),
         timeouts: compile_timeouts(written.timeouts.as_ref(), context.timeouts, &place.key("timeouts")),
@@ -100,9 +112,17 @@ fn compile_timeouts(
     }
 }
 
+/// Whether one of these backends uses HTTP/2.
+fn uses_http2(backends: &CommandBackends, context: &CommandContext<'_>) -> bool {
+    backends.indices().any(|index| {
+        let backend = context.backends.all.get(index);
+        backend.is_some_and(|backend| backend.protocol == UpstreamProtocol::Http2)
+    })
+}
+
 /// Compiles `upgrade`. A tunnel to a subsystem uses HTTP/1.1.
-fn compile_upgrade(text: &str, protocol: UpstreamProtocol, place: &DocPath<'_>) -> Option<HeaderValue> {
-    if protocol == UpstreamProtocol::Http2 {
+fn compile_upgrade(text: &str, uses_http2: bool, place: &DocPath<'_>) -> Option<HeaderValue> {
+    if uses_http2 {
         place.problem_with_hint(
             "is not supported in a subsystem with HTTP/2: a tunnel uses HTTP/1.1",
             "remove one of the two; clients may still use HTTP/2",

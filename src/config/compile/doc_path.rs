@@ -1,7 +1,7 @@
 //! A path in the document, and the list of problems found there.
 
 use std::cell::{Cell, RefCell};
-use std::fmt::Display;
+use std::fmt::{self, Display, Formatter};
 
 use crate::config::parse::problem::{ConfigProblem, PROBLEMS_MAX, RelatedPath};
 use crate::model::Name;
@@ -45,6 +45,12 @@ impl ProblemList {
         if problems.len() < PROBLEMS_MAX {
             problems.push(problem);
         }
+    }
+}
+
+impl Display for DocPath<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)
     }
 }
 

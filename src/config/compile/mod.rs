@@ -4,6 +4,8 @@
 //! A section that finds a problem records it and continues with a placeholder, so that later problems are found as
 //! well. The `config` module never uses the result if a problem was recorded.
 
+mod backends;
+mod command_backends;
 mod command_context;
 mod command_match;
 mod command_shape;
@@ -52,8 +54,7 @@ pub(crate) fn compile_document(document: &ConfigDocument, context: CompileContex
     let root = findings.root();
     let settings = settings::compile_settings(document, context, &root);
     let snapshot = compile_snapshot(document, &settings, context, &root).map(Arc::new);
-    let subsystem_tls =
-        subsystem_tls::compile_subsystem_tls(&document.subsystems, context.sources, &root.key("subsystems"));
+    let subsystem_tls = subsystem_tls::compile_subsystem_tls(document, context.sources, &root);
     CompiledDocument { settings, snapshot, subsystem_tls, problems: findings.into_problems() }
 }
 
@@ -73,7 +74,8 @@ fn compile_snapshot(
 ) -> Option<PolicySnapshot> {
     let CompiledDepartments { departments, callers, anonymous, unclaimed } =
         departments::compile_departments(&document.departments, &settings.listeners, context, &root.key("departments"));
-    let subsystems = subsystems::compile_subsystems(document, settings, context.numbers, root);
+    let backends = backends::compile_backends(document, settings.workers, root);
+    let subsystems = subsystems::compile_subsystems(document, settings, context.numbers, &backends, root);
     let known = grants::KnownNames::new(&departments, &subsystems);
     let grants = grants::compile_grants(&document.grants, &known, &root.key("grants"));
     let total = limits::compile_total_limit(document.limits.as_ref(), &root.key("limits"));
@@ -86,6 +88,7 @@ fn compile_snapshot(
         unclaimed,
         listeners: settings.listeners.iter().map(ListenerSettings::routing).collect(),
         subsystems,
+        backends: backends.all,
         grants,
     };
     draft

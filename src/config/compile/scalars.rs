@@ -127,16 +127,24 @@ pub(crate) fn parse_token(text: &str) -> Result<HeaderValue, String> {
     value.ok_or_else(|| format!("{text:?} is not a protocol; write one name, such as websocket"))
 }
 
-/// Parses `package.Service/Method` or `package.Service/*` into the path that gRPC uses for it.
+/// Parses `package.Service/Method`, `package.Service/*`, `*/Method` or `*` into the path that gRPC uses for it.
 pub(crate) fn parse_grpc_method(text: &str) -> Result<PathTemplate, String> {
-    let bad = || format!("{text:?} is not a gRPC method; write package.Service/Method or package.Service/*");
+    if text == "*" {
+        return parse_template("/{service}/{method}");
+    }
+    let bad = || {
+        let forms = "package.Service/Method, package.Service/*, */Method or *";
+        format!("{text:?} is not a gRPC method; write {forms}")
+    };
     let (service, method) = text.split_once('/').ok_or_else(bad)?;
     let is_name = |name: &str| {
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'))
     };
-    match (is_name(service), method) {
-        (true, "*") => parse_template(&format!("/{service}/{{method}}")),
-        (true, method) if is_name(method) && !method.contains('.') => parse_template(&format!("/{service}/{method}")),
+    let is_method = is_name(method) && !method.contains('.');
+    match (service, method) {
+        ("*", method) if is_method => parse_template(&format!("/{{service}}/{method}")),
+        (service, "*") if is_name(service) => parse_template(&format!("/{service}/{{method}}")),
+        (service, method) if is_name(service) && is_method => parse_template(&format!("/{service}/{method}")),
         _ => Err(bad()),
     }
 }
@@ -344,7 +352,11 @@ mod tests {
             ("/city.Cameras/Submit", None),
             ("city.Cameras/Submit/x", None),
             ("city.Cameras/{id}", None),
-            ("*/Submit", None),
+            ("*/Submit", Some("/{service}/Submit")),
+            ("*", Some("/{service}/{method}")),
+            ("*/*", None),
+            ("*/city.Submit", None),
+            ("city.*/Submit", None),
         ] {
             assert_eq!(parse_grpc_method(text).ok().map(|path| path.0).as_deref(), path, "{text:?}");
         }

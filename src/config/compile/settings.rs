@@ -119,6 +119,7 @@ fn compile_workers(document: &ConfigDocument, place: &DocPath<'_>) -> usize {
 fn default_workers(document: &ConfigDocument) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let servers = document.subsystems.iter().flat_map(|subsystem| &subsystem.upstreams);
+    let servers = servers.chain(document.backends.iter().filter_map(|backend| backend.upstreams.as_ref()).flatten());
     let fewest = servers.filter_map(|server| server.max_requests).filter(|max| *max > 0).min();
     fewest.and_then(|fewest| usize::try_from(fewest).ok()).map_or(cores, |fewest| fewest.min(cores))
 }

@@ -1,51 +1,54 @@
-//! Compiles `subsystems[].tls`: mutual authentication between the gateway and a subsystem.
+//! Compiles `tls` of subsystems and backends: mutual authentication between the gateway and servers.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use crate::config::document::{SubsystemDocument, SubsystemTlsDocument};
+use crate::config::document::{ConfigDocument, ServerGroup, SubjectAltNameDocument, SubsystemTlsDocument};
 use crate::config::parse::source_files::SourceFiles;
 use crate::config::settings::gateway_settings::SubsystemTlsSettings;
-use crate::identity::SubsystemTlsFiles;
+use crate::identity::{SubjectAltName, SubsystemTlsFiles};
 use crate::model::Name;
 
 use super::doc_path::DocPath;
 use super::listeners::{resolve_path, resolve_paths};
 
 pub(crate) fn compile_subsystem_tls(
-    subsystems: &[Arc<SubsystemDocument>],
+    document: &ConfigDocument,
     sources: &SourceFiles,
-    place: &DocPath<'_>,
+    root: &DocPath<'_>,
 ) -> Vec<SubsystemTlsSettings> {
-    let one = |(index, subsystem): (usize, &Arc<SubsystemDocument>)| {
-        tls_settings_of(subsystem, index, sources.folder_of_subsystem(index), &place.item(index))
-    };
-    subsystems.iter().enumerate().filter_map(one).collect()
+    let subsystems = document.subsystems.iter().enumerate().filter_map(|(index, written)| {
+        let place = root.key("subsystems").item(index);
+        tls_settings_of(written.servers(), sources.folder_of_subsystem(index), &place)
+    });
+    let backends = document.backends.iter().enumerate().filter_map(|(index, written)| {
+        let place = root.key("backends").item(index);
+        tls_settings_of(written.servers(), sources.folder_of_backend(index), &place)
+    });
+    subsystems.chain(backends).collect()
 }
 
-fn tls_settings_of(
-    subsystem: &SubsystemDocument,
-    index: usize,
-    folder: &Path,
-    place: &DocPath<'_>,
-) -> Option<SubsystemTlsSettings> {
-    let secure = subsystem.upstreams.iter().filter(|upstream| upstream.url.starts_with("https:")).count();
-    if secure != 0 && secure != subsystem.upstreams.len() {
-        place.key("upstreams").problem("some servers have https URLs and some do not; a subsystem has all or none");
+fn tls_settings_of(written: ServerGroup<'_>, folder: &Path, place: &DocPath<'_>) -> Option<SubsystemTlsSettings> {
+    let secure = written.upstreams.iter().filter(|upstream| upstream.url.starts_with("https:")).count();
+    if secure != 0 && secure != written.upstreams.len() {
+        place.key("upstreams").problem("some servers have https URLs and some do not; all have, or none");
     }
     let place = place.key("tls");
-    let Some(written) = &subsystem.tls else {
+    let Some(tls) = written.tls else {
         if secure != 0 {
-            place.problem_with_hint("is missing", "an https URL needs tls: { authorities: [FILE] }");
+            place.problem_with_hint(
+                "is missing",
+                "an https URL needs tls: { authorities: [FILE] } or { systemAuthorities: true }",
+            );
         }
         return None;
     };
-    if secure == 0 {
+    if secure == 0 && !written.upstreams.is_empty() {
         place.problem_with_hint("has no effect without https URLs", "give the upstreams https URLs");
     }
-    let name = Name::parse(&subsystem.id).ok()?;
-    let protocol = if subsystem.protocol.as_deref() == Some("http2") { "h2" } else { "http/1.1" };
-    Some(SubsystemTlsSettings { index, name, files: tls_files_of(written, protocol, folder, &place) })
+    let name = Name::parse(written.id).ok()?;
+    let protocol = if written.protocol == Some("http2") { "h2" } else { "http/1.1" };
+    let files = tls_files_of(tls, protocol, folder, &place);
+    Some(SubsystemTlsSettings { place: place.to_string(), name, files })
 }
 
 fn tls_files_of(
@@ -55,8 +58,14 @@ fn tls_files_of(
     place: &DocPath<'_>,
 ) -> SubsystemTlsFiles {
     let authorities = place.key("authorities");
-    if written.authorities.is_empty() {
-        authorities.problem("at least one authority is required to verify the subsystem's certificate");
+    let system = written.system_authorities.unwrap_or(false);
+    match (written.authorities.is_empty(), system) {
+        (true, false) => authorities.problem_with_hint(
+            "at least one authority is required to verify the subsystem's certificate",
+            "or write systemAuthorities: true for those that the system trusts",
+        ),
+        (false, true) => place.key("systemAuthorities").problem("cannot be combined with authorities"),
+        _ => {}
     }
     let own = match (&written.certificate, &written.key) {
         (Some(certificate), Some(key)) => Some((
@@ -68,5 +77,80 @@ fn tls_files_of(
         (None, Some(_)) => place.key("certificate").missing("a key requires its certificate"),
     };
     let authorities = resolve_paths(&written.authorities, folder, &authorities);
-    SubsystemTlsFiles { authorities, client_certificate: own, server_name: written.server_name.clone(), protocol }
+    SubsystemTlsFiles {
+        authorities,
+        system_authorities: system,
+        subject_alt_names: compile_names(&written.subject_alt_names, &place.key("subjectAltNames")),
+        client_certificate: own,
+        server_name: written.server_name.clone(),
+        protocol,
+    }
+}
+
+fn compile_names(written: &[SubjectAltNameDocument], place: &DocPath<'_>) -> Vec<SubjectAltName> {
+    if written.len() > SubjectAltName::MAX {
+        place.problem(format!("has {} names; at most {} are allowed", written.len(), SubjectAltName::MAX));
+    }
+    let one = |(index, name): (usize, &SubjectAltNameDocument)| {
+        let place = place.item(index);
+        match (&name.dns, &name.uri) {
+            (Some(dns), None) => place.key("dns").value_or_problem(SubjectAltName::parse_dns(dns)),
+            (None, Some(uri)) => place.key("uri").value_or_problem(SubjectAltName::parse_uri(uri)),
+            _ => place.missing("write exactly one of dns and uri"),
+        }
+    };
+    written.iter().take(SubjectAltName::MAX).enumerate().filter_map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::compile_text;
+    use crate::config::test_fixtures::config_text;
+    use crate::model::NameInterner;
+
+    #[test]
+    fn problems_name_their_place() {
+        let names = vec!["{ dns: a.example }"; 6].join(", ");
+        let crowd = format!("systemAuthorities: true, subjectAltNames: [{names}]");
+        for (tls, place, message) in [
+            ("serverName: a.example", "tls.authorities", "at least one authority"),
+            ("authorities: [ca.pem], systemAuthorities: true", "tls.systemAuthorities", "cannot be combined"),
+            ("systemAuthorities: true, subjectAltNames: [{}]", "tls.subjectAltNames[0]", "exactly one of dns and uri"),
+            (
+                "systemAuthorities: true, subjectAltNames: [{ dns: a.example, uri: \"a:b\" }]",
+                "tls.subjectAltNames[0]",
+                "exactly one of dns and uri",
+            ),
+            (
+                "systemAuthorities: true, subjectAltNames: [{ dns: \"*.example\" }]",
+                "tls.subjectAltNames[0].dns",
+                "without wildcards",
+            ),
+            (
+                "systemAuthorities: true, subjectAltNames: [{ dns: a.example }, { uri: cameras }]",
+                "tls.subjectAltNames[1].uri",
+                "is not a URI",
+            ),
+            (crowd.as_str(), "tls.subjectAltNames", "at most 5"),
+            ("systemAuthorities: true, certificate: c.pem", "tls.key", "a certificate requires its key"),
+        ] {
+            let server = format!("upstreams: [{{ url: \"https://127.0.0.1:1\" }}], tls: {{ {tls} }}");
+            let commands = "commands: [{ id: c, match: { path: /c } }]";
+            for (written, list) in [
+                (format!("subsystems: [{{ id: s, {server}, {commands} }}]"), "subsystems"),
+                (format!("subsystems: []\nbackends: [{{ id: b, {server} }}]"), "backends"),
+            ] {
+                let text = config_text(&format!(
+                    "departments: [{{ id: d, callers: [{{ dns: d.example }}] }}]\n{written}\ngrants: []\n"
+                ));
+                let problems = compile_text(&text, Path::new("/"), &NameInterner::default()).expect_err(message).0;
+                let place = format!("{list}[0].{place}");
+                let found =
+                    problems.iter().any(|problem| problem.path == place && problem.to_string().contains(message));
+                assert!(found, "{place}: {message}: {problems:?}");
+            }
+        }
+    }
 }

@@ -1,28 +1,25 @@
-//! Compiles `subsystems`: the systems that can be called, and their routes and upstreams.
+//! Compiles `subsystems`: the systems that can be called, and their routes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::config::document::{ConfigDocument, SubsystemDocument, TimeoutsDocument};
 use crate::config::settings::gateway_settings::{GatewaySettings, ListenerSettings};
 use crate::model::{Name, NameInterner};
-use crate::policy::{
-    Command, CommandTimeouts, ListenerScope, RouteScope, Subsystem, UpstreamProtocol, UpstreamTimeouts,
-};
+use crate::policy::{Command, CommandTimeouts, ListenerScope, RouteScope, Subsystem};
 
+use super::backends::{self, CompiledBackends};
+use super::command_backends::compile_shares;
 use super::command_context::{CommandContext, CommonShape};
 use super::doc_path::DocPath;
-use super::values::{nonzero_duration_or, optional_duration};
-use super::{command_shape, commands, scalars, upstreams};
-
-const PROTOCOL_KEYWORDS: [(&str, UpstreamProtocol); 2] =
-    [("http1", UpstreamProtocol::Http1), ("http2", UpstreamProtocol::Http2)];
+use super::values::optional_duration;
+use super::{command_shape, commands, scalars};
 
 pub(crate) fn compile_subsystems(
     document: &ConfigDocument,
     settings: &GatewaySettings,
     interner: &NameInterner,
+    compiled_backends: &CompiledBackends,
     root: &DocPath<'_>,
 ) -> Vec<(Arc<Subsystem>, RouteScope)> {
     let place = root.key("subsystems");
@@ -32,12 +29,14 @@ pub(crate) fn compile_subsystems(
     let mut context = CommandContext {
         name_interner: interner,
         durability: settings.durability,
-        workers: settings.workers,
         next_command_index: 0,
         common: CommonShape::default(),
-        protocol: UpstreamProtocol::default(),
         timeouts: CommandTimeouts::default(),
-        subsystem_index: 0,
+        backends: compiled_backends,
+        own_backend: None,
+        default_shares: None,
+        lacks_servers: false,
+        next_choice_index: 0,
         subsystem_ids: ids_of_all,
     };
     let mut compiled = Vec::with_capacity(document.subsystems.len());
@@ -63,32 +62,30 @@ fn compile_subsystem(
 ) -> Subsystem {
     let id = place.key("id").parse_name(&written.id);
     let prefix = place.key("path").value_or_problem(scalars::parse_prefix(written.path.as_deref().unwrap_or("/")));
-    context.subsystem_index = index;
+    let own_backend = if written.upstreams.is_empty() { None } else { context.backends.find(&written.id) };
+    context.own_backend = own_backend.map(|backend| backend.index);
     context.common = command_shape::compile_common(written, place);
-    let protocol = written.protocol.as_deref().unwrap_or("http1");
-    context.protocol = place
-        .key("protocol")
-        .value_or_problem(scalars::parse_keyword(protocol, &PROTOCOL_KEYWORDS))
-        .unwrap_or_default();
-    let timeouts = compile_timeouts(written.timeouts.as_ref(), &place.key("timeouts"));
-    context.timeouts = timeouts.command;
+    context.timeouts = compile_timeouts(written.timeouts.as_ref(), &place.key("timeouts"));
+    let default = written.backends.as_ref();
+    context.default_shares = default.map(|written| compile_shares(written, context.backends, &place.key("backends")));
+    context.lacks_servers = false;
     let commands = commands::compile_commands(&written.commands, &id, context, &place.key("commands"));
     let (other, passes_on) = compile_other_commands(written, &id, context, place);
     if commands.is_empty() && other.is_none() {
         place.key("commands").problem_with_hint("at least one command is required", "or write otherCommands: allow");
     }
+    if context.lacks_servers {
+        let hint = "or name the backends of each command";
+        place.key("upstreams").problem_with_hint("at least one upstream is required", hint);
+    } else if own_backend.is_none() {
+        backends::refuse_unused_keys(written, place);
+    }
     Subsystem {
         index,
-        protocol: context.protocol,
         prefix: prefix.unwrap_or_default(),
         keep_path: written.keep_path.unwrap_or(false),
-        upstreams: upstreams::compile_upstreams(written, context.workers, &place.key("upstreams")),
-        balance: upstreams::compile_balance(written.balance.as_ref(), &place.key("balance")),
-        queue: upstreams::compile_queue(written.queue.as_ref(), &place.key("queue")),
-        retries: upstreams::compile_retries(written.retries.as_ref(), &place.key("retries")),
-        slow_start: upstreams::compile_slow_start(written.slow_start.as_deref(), &place.key("slowStart")),
-        health_check: upstreams::compile_health_check(written.health_check.as_ref(), &place.key("healthCheck")),
-        timeouts,
+        backend: own_backend.map(Arc::clone),
+        timeouts: context.timeouts,
         commands,
         other,
         passes_on,
@@ -150,17 +147,11 @@ fn find_listener_scope(text: &str, known: &[ListenerSettings]) -> Result<Listene
     }
 }
 
-fn compile_timeouts(timeouts: Option<&TimeoutsDocument>, place: &DocPath<'_>) -> UpstreamTimeouts {
-    let text = |read: fn(&TimeoutsDocument) -> Option<&String>| timeouts.and_then(read).map(String::as_str);
-    UpstreamTimeouts {
-        connect: nonzero_duration_or(text(|t| t.connect.as_ref()), Duration::from_secs(2), &place.key("connect")),
-        response: nonzero_duration_or(text(|t| t.response.as_ref()), Duration::from_secs(15), &place.key("response")),
-        idle: nonzero_duration_or(text(|t| t.idle.as_ref()), Duration::from_secs(300), &place.key("idle")),
-        deadline: nonzero_duration_or(text(|t| t.deadline.as_ref()), Duration::from_secs(3600), &place.key("deadline")),
-        command: CommandTimeouts {
-            request: optional_duration(text(|t| t.request.as_ref()), &place.key("request")),
-            attempt: optional_duration(text(|t| t.attempt.as_ref()), &place.key("attempt")),
-        },
+fn compile_timeouts(written: Option<&TimeoutsDocument>, place: &DocPath<'_>) -> CommandTimeouts {
+    let text = |read: fn(&TimeoutsDocument) -> Option<&String>| written.and_then(read).map(String::as_str);
+    CommandTimeouts {
+        request: optional_duration(text(|t| t.request.as_ref()), &place.key("request")),
+        attempt: optional_duration(text(|t| t.attempt.as_ref()), &place.key("attempt")),
     }
 }
 
@@ -175,5 +166,5 @@ fn compile_other_commands(
     let word = written.other_commands.as_deref().unwrap_or("refuse");
     let read = place.key("otherCommands").value_or_problem(scalars::parse_keyword(word, &words));
     let (allowed, passes_on) = read.unwrap_or_default();
-    (allowed.then(|| Arc::new(commands::compile_unnamed(id, context))), passes_on)
+    (allowed.then(|| Arc::new(commands::compile_unnamed(id, context, &place.key("backends")))), passes_on)
 }

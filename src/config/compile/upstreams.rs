@@ -1,5 +1,6 @@
-//! Compiles the upstream policies of a subsystem: health checks, load balancing, slow start, queue and retries.
+//! Compiles servers and their policies: health checks, load balancing, slow start, queue and retries.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -7,11 +8,9 @@ use http::HeaderName;
 
 use crate::config::document::{
     BalanceDocument, HashByDocument, HealthCheckDocument, QueueDocument, RetriesDocument, RetryOnDocument,
-    SubsystemDocument, UpstreamDocument,
+    UpstreamDocument,
 };
-use crate::policy::{
-    HashSource, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy, Subsystem, UpstreamServer,
-};
+use crate::policy::{Backend, HashSource, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy, UpstreamServer};
 
 use super::doc_path::DocPath;
 use super::scalars;
@@ -46,31 +45,29 @@ const BALANCE_KEYWORDS: [(&str, MakeBalance); 3] = [
 
 /// Compiles `upstreams` for this number of workers.
 pub(crate) fn compile_upstreams(
-    written: &SubsystemDocument,
+    written: &[UpstreamDocument],
     workers: usize,
     place: &DocPath<'_>,
 ) -> Vec<UpstreamServer> {
-    if written.upstreams.is_empty() {
-        place.problem("at least one upstream is required");
+    if written.len() > Backend::UPSTREAMS_MAX {
+        place.problem(format!("has {} servers; at most {} are allowed", written.len(), Backend::UPSTREAMS_MAX));
     }
-    if written.upstreams.len() > Subsystem::UPSTREAMS_MAX {
-        place.problem(format!("a subsystem has at most {} upstreams", Subsystem::UPSTREAMS_MAX));
-    }
-    let mut read: Vec<UpstreamServer> = Vec::with_capacity(written.upstreams.len());
-    for (index, upstream) in written.upstreams.iter().enumerate() {
+    let mut authorities = HashSet::with_capacity(written.len());
+    let mut read: Vec<UpstreamServer> = Vec::with_capacity(written.len());
+    for (index, upstream) in written.iter().take(Backend::UPSTREAMS_MAX).enumerate() {
         let place = place.item(index);
         let max_requests = compile_max_requests(upstream, workers, &place.key("maxRequests"));
         let weight = compile_weight(upstream.weight, &place.key("weight"));
         let place = place.key("url");
         match place.value_or_problem(scalars::parse_upstream(&upstream.url)) {
-            Some(upstream) if read.iter().any(|other| other.authority == upstream.authority) => {
+            Some(upstream) if !authorities.insert(upstream.authority.clone()) => {
                 place.problem(format!("{} is named twice", upstream.authority))
             }
             Some(upstream) => read.push(UpstreamServer { max_requests, weight, ..upstream }),
             None => {}
         }
     }
-    if !written.upstreams.is_empty() && written.upstreams.iter().all(|upstream| upstream.weight == Some(0)) {
+    if !written.is_empty() && written.iter().all(|upstream| upstream.weight == Some(0)) {
         place.problem_with_hint(
             "all weights are 0, so no server would receive commands",
             "give at least one server a weight of 1",

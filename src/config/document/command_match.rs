@@ -29,7 +29,8 @@ pub(crate) struct MatchDocument {
     pub(crate) path_prefix: Option<String>,
     /// A regular expression (RE2 syntax) for the whole path below the subsystem's prefix.
     pub(crate) path_regex: Option<String>,
-    /// Instead of method and path, a gRPC method: package.Service/Method, or package.Service/* for a whole service.
+    /// Instead of method and path, a gRPC method: package.Service/Method, package.Service/* for a whole
+    /// service, */Method for a method of any service, or * for all. Conditions on header fields may stand beside it.
     pub(crate) grpc: Option<String>,
     /// Conditions on header fields; at most 16.
     #[serde(default)]

@@ -93,23 +93,26 @@ pub(crate) struct CorsDocument {
     pub(crate) credentials: Option<bool>,
 }
 
-/// The mirroring of requests to other subsystems: one mapping, or a list of at most 4.
+/// The mirroring of requests to other backends: one mapping, or a list of at most 4.
 #[derive(Debug, JsonSchema)]
 #[schemars(untagged)]
 pub(crate) enum MirrorsDocument {
-    /// One other subsystem.
+    /// One other backend.
     One(MirrorDocument),
-    /// Several other subsystems.
+    /// Several other backends.
     Several(Vec<MirrorDocument>),
 }
 
-/// The mirroring of requests to another subsystem; the responses are discarded.
+/// The mirroring of requests to another subsystem or backend; the responses are discarded. Exactly one of subsystem and
+/// backend.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct MirrorDocument {
-    /// The id of another subsystem.
-    pub(crate) subsystem: String,
+    /// The id of another subsystem with servers.
+    pub(crate) subsystem: Option<String>,
+    /// Instead of subsystem: the id of a backend, or of another subsystem with servers.
+    pub(crate) backend: Option<String>,
     /// The percentage of requests that are copied, on average: 1 to 100. Default: 100.
     pub(crate) percent: Option<u64>,
     /// Instead of percent: the fraction of requests that are copied, on average.
@@ -140,7 +143,7 @@ impl<'de> Visitor<'de> for MirrorsVisitor {
     type Value = MirrorsDocument;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a mapping with the key subsystem, or a list of them")
+        f.write_str("a mapping with the key subsystem or backend, or a list of them")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {

@@ -3,6 +3,7 @@
 //! Leaf values (rates, durations, sizes, names, addresses) stay text here. `compile` parses them, so that every problem
 //! is found in one run. `docs/config.schema.json` is generated from these types and their comments.
 
+mod backend;
 mod command_match;
 mod command_shape;
 mod upstream_policy;
@@ -13,6 +14,10 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(crate) use backend::{
+    BackendDocument, BackendShareDocument, ServerGroup, ServerTimeouts, SubjectAltNameDocument, SubsystemTlsDocument,
+    UpstreamDocument,
+};
 pub(crate) use command_match::{FieldMatchDocument, MatchDocument, MatchListDocument};
 pub(crate) use command_shape::{
     CorsDocument, HeaderEditsDocument, HeadersDocument, MirrorDocument, MirrorsDocument, RedirectDocument,
@@ -27,7 +32,7 @@ pub(crate) use upstream_policy::{
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields, title = "Tallygate configuration")]
 pub(crate) struct ConfigDocument {
-    /// Files with more listeners, departments, subsystems and grants: paths and globs, relative to this file, such as
+    /// Files with more listeners, departments, subsystems, backends and grants: paths and globs, relative to this file, such as
     /// departments.d/*.yaml.
     #[serde(default)]
     pub(crate) include: Vec<String>,
@@ -55,6 +60,9 @@ pub(crate) struct ConfigDocument {
     /// The subsystems that may be called.
     #[serde(default)]
     pub(crate) subsystems: Vec<Arc<SubsystemDocument>>,
+    /// Groups of servers that commands of several subsystems may name.
+    #[serde(default)]
+    pub(crate) backends: Vec<Arc<BackendDocument>>,
     /// The authorisation rules: commands that departments may run. Without a grant, a command is refused.
     #[serde(default)]
     pub(crate) grants: Vec<Arc<GrantDocument>>,
@@ -74,6 +82,8 @@ pub(crate) struct IncludedDocument {
     pub(crate) departments: Vec<Arc<DepartmentDocument>>,
     #[serde(default)]
     pub(crate) subsystems: Vec<Arc<SubsystemDocument>>,
+    #[serde(default)]
+    pub(crate) backends: Vec<Arc<BackendDocument>>,
     #[serde(default)]
     pub(crate) grants: Vec<Arc<GrantDocument>>,
 }
@@ -320,9 +330,11 @@ pub(crate) struct SubsystemDocument {
     pub(crate) path: Option<String>,
     /// Whether the forwarded path keeps the prefix. Default: false.
     pub(crate) keep_path: Option<bool>,
-    /// Its servers; at least one.
+    /// Its servers; at least one, unless each of its commands names its backends.
     #[serde(default)]
     pub(crate) upstreams: Vec<UpstreamDocument>,
+    /// The backends of commands that name none. Default: its own servers.
+    pub(crate) backends: Option<Vec<BackendShareDocument>>,
     /// The protocol of its servers: http1 (default) or http2.
     pub(crate) protocol: Option<String>,
     /// TLS to servers with an https URL.
@@ -354,35 +366,6 @@ pub(crate) struct SubsystemDocument {
     /// Whether matches may be equal to earlier ones, which then win. Not possible in a file, where it is a mistake.
     #[serde(skip)]
     pub(crate) is_shadowable: bool,
-}
-
-/// The mutual authentication of the gateway and a subsystem over TLS.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct SubsystemTlsDocument {
-    /// PEM bundles of the authorities that may certify the subsystem; at least one.
-    #[serde(default)]
-    pub(crate) authorities: Vec<PathBuf>,
-    /// The gateway's own PEM chain, for a subsystem that asks for a client certificate; requires key.
-    pub(crate) certificate: Option<PathBuf>,
-    /// The key of that certificate.
-    pub(crate) key: Option<PathBuf>,
-    /// The name that the subsystem's certificate must hold. Default: the host of its URL.
-    pub(crate) server_name: Option<String>,
-}
-
-/// One server of a subsystem.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct UpstreamDocument {
-    /// <http://host:port>, <https://host:port> or unix:/path/of/socket
-    pub(crate) url: String,
-    /// The most requests in flight on this server. Default: unlimited.
-    pub(crate) max_requests: Option<u64>,
-    /// The weight: the server's share of the requests relative to the others, 0 to 1000; 0 means none. Default: 1.
-    pub(crate) weight: Option<u64>,
 }
 
 /// The timeouts towards a subsystem.
@@ -434,6 +417,8 @@ pub(crate) struct CommandDocument {
     pub(crate) upgrade: Option<String>,
     /// Fields to set or remove. They override the subsystem's settings for the same fields.
     pub(crate) headers: Option<HeadersDocument>,
+    /// The backends that its requests are forwarded to, with their weights; at most 16. Default: the subsystem's.
+    pub(crate) backends: Option<Vec<BackendShareDocument>>,
     /// The rewrite of the forwarded host and path.
     pub(crate) rewrite: Option<RewriteDocument>,
     /// The redirect of callers; then nothing is forwarded.

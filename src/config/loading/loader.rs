@@ -292,6 +292,7 @@ impl MainFile {
             self.document.listeners.extend(part.listeners.iter().map(Arc::clone));
             self.document.departments.extend(part.departments.iter().map(Arc::clone));
             self.document.subsystems.extend(part.subsystems.iter().map(Arc::clone));
+            self.document.backends.extend(part.backends.iter().map(Arc::clone));
             self.document.grants.extend(part.grants.iter().map(Arc::clone));
         }
         origins
@@ -299,16 +300,23 @@ impl MainFile {
 
     /// Removes the items of the sources.
     fn truncate_to_own(&mut self) {
-        let [listeners, departments, subsystems, grants] = self.own_counts;
+        let [listeners, departments, subsystems, backends, grants] = self.own_counts;
         self.document.listeners.truncate(listeners);
         self.document.departments.truncate(departments);
         self.document.subsystems.truncate(subsystems);
+        self.document.backends.truncate(backends);
         self.document.grants.truncate(grants);
     }
 }
 
 fn list_counts(document: &ConfigDocument) -> ListCounts {
-    [document.listeners.len(), document.departments.len(), document.subsystems.len(), document.grants.len()]
+    [
+        document.listeners.len(),
+        document.departments.len(),
+        document.subsystems.len(),
+        document.backends.len(),
+        document.grants.len(),
+    ]
 }
 
 /// Reads the listed files if they are regular files: a pipe could block a reload without end. A file that cannot be

@@ -24,7 +24,7 @@ use crate::model::Name;
 pub struct LoadedTls {
     /// The settings of each listener with TLS, in the order of the configuration.
     pub listeners: Vec<(Name, Arc<ServerTls>)>,
-    /// The settings towards each subsystem that uses TLS, in the order of the configuration.
+    /// The settings towards each subsystem and each backend that uses TLS, in the order of the configuration.
     pub subsystems: Vec<(Name, SubsystemTls)>,
 }
 
@@ -32,7 +32,7 @@ pub struct LoadedTls {
 /// one of their paths may be a placeholder.
 pub(crate) struct NamedFiles<'c> {
     listeners: Vec<(String, &'c Name, &'c TlsFiles)>,
-    subsystems: Vec<(String, &'c SubsystemTlsSettings)>,
+    subsystems: Vec<(&'c str, &'c SubsystemTlsSettings)>,
 }
 
 /// One load: the files that were read, the clock, and the problems found.
@@ -53,7 +53,7 @@ impl<'c> NamedFiles<'c> {
         let listeners =
             listeners.map(|(index, listener, files)| (format!("listeners[{index}].tls"), &listener.name, files));
         let subsystems = compiled.subsystem_tls.iter();
-        let subsystems = subsystems.map(|subsystem| (format!("subsystems[{}].tls", subsystem.index), subsystem));
+        let subsystems = subsystems.map(|subsystem| (subsystem.place.as_str(), subsystem));
         Self {
             listeners: listeners
                 .filter(|(place, ..)| !has_problem(place, |problem| problem.message != yaml::UNKNOWN_KEY))

@@ -4,6 +4,7 @@
 //!
 //! Leaves to `compile`: the meaning of the document.
 
+pub(crate) mod json;
 pub(crate) mod json_schema;
 mod line_locator;
 pub(crate) mod problem;

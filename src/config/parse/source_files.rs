@@ -11,12 +11,13 @@ use super::problem::{ConfigProblem, ProblemSite};
 use super::syntax_errors::position_suffix;
 
 /// The lists that may be spread over several files.
-const SPREAD_LISTS: [&str; 4] = ["listeners", "departments", "subsystems", "grants"];
+const SPREAD_LISTS: [&str; 5] = ["listeners", "departments", "subsystems", "backends", "grants"];
 const LISTENERS_LIST: usize = 0;
 const SUBSYSTEMS_LIST: usize = 2;
+const BACKENDS_LIST: usize = 3;
 
 /// The number of items that a file adds to each of [`SPREAD_LISTS`].
-pub(crate) type ListCounts = [usize; 4];
+pub(crate) type ListCounts = [usize; 5];
 
 /// The files of a configuration, with the positions of their items in the combined lists.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +70,11 @@ impl SourceFiles {
     /// The position of the file of a path; 0 for the main file.
     pub(crate) fn file_of_path(&self, path: &str) -> usize {
         self.file_and_path(path).0
+    }
+
+    /// The folder of the file that contains a backend.
+    pub(crate) fn folder_of_backend(&self, position: usize) -> &Path {
+        self.folder_of_item(BACKENDS_LIST, position)
     }
 
     /// The path within its file, with the file's name if it is not the main file: `fire.yaml: grants[0]`.
@@ -183,8 +189,8 @@ mod tests {
 
     fn three_files() -> SourceFiles {
         let mut sources = SourceFiles::new(Path::new("etc/gateway.yaml"));
-        sources.add_file(Path::new("etc/d/a.yaml"), [0, 2, 0, 1]);
-        sources.add_file(Path::new("etc/d/b.yaml"), [1, 2, 1, 1]);
+        sources.add_file(Path::new("etc/d/a.yaml"), [0, 2, 0, 0, 1]);
+        sources.add_file(Path::new("etc/d/b.yaml"), [1, 2, 1, 3, 1]);
         sources
     }
 
@@ -196,6 +202,8 @@ mod tests {
             ("departments[2].id", (2, "departments[0].id")),
             ("subsystems[0].tls", (1, "subsystems[0].tls")),
             ("subsystems[4].tls", (2, "subsystems[3].tls")),
+            ("backends[2]", (1, "backends[2]")),
+            ("backends[3].tls", (2, "backends[0].tls")),
             ("grants[0]", (0, "grants[0]")),
             ("listeners[0].tls", (1, "listeners[0].tls")),
             ("listeners[3].tls", (2, "listeners[2].tls")),
@@ -207,6 +215,7 @@ mod tests {
         assert_eq!(sources.path_in_file("grants[3]"), "etc/d/b.yaml: grants[2]");
         assert_eq!(sources.path_in_file("grants[0]"), "grants[0]");
         assert_eq!(sources.folder_of_subsystem(0), Path::new("etc/d"));
+        assert_eq!(sources.folder_of_backend(3), Path::new("etc/d"));
         assert_eq!(sources.folder(), Path::new("etc"));
     }
 }

@@ -21,7 +21,7 @@ use super::syntax_errors::syntax_problem;
 pub(crate) const UNKNOWN_KEY: &str = "unknown key";
 
 /// The keys of an included file.
-const PART_KEYS: [&str; 4] = ["listeners", "departments", "subsystems", "grants"];
+const PART_KEYS: [&str; 5] = ["listeners", "departments", "subsystems", "backends", "grants"];
 /// The deepest nesting of collections; a configuration has eight levels.
 const YAML_DEPTH_MAX: usize = 64;
 /// The number of nodes and of events that a text of any size may have, so that a short file may use aliases freely.

@@ -8,12 +8,12 @@ use crate::identity::{SubsystemTlsFiles, TlsFiles};
 use crate::model::{CalendarOffset, Name, NetworkRanges};
 use crate::policy::{Durability, ListenerRouting};
 
-/// The TLS settings towards one subsystem (upstream).
+/// The TLS settings towards the servers of one subsystem or backend (upstream).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SubsystemTlsSettings {
-    /// The subsystem's position in the list of all files.
-    pub(crate) index: usize,
-    /// The subsystem's id.
+    /// The path of its `tls` in the document of all files.
+    pub(crate) place: String,
+    /// The id of the subsystem or backend.
     pub(crate) name: Name,
     /// The files with key, certificate and authorities.
     pub(crate) files: SubsystemTlsFiles,

@@ -466,6 +466,8 @@ fn unsupported_constraints_and_near_expiry_towards_subsystems_are_warnings() {
         let files = SubsystemTlsFiles {
             authorities: bench.write("subsystem", std::slice::from_ref(&authority.pem)),
             client_certificate: Some(own.into()),
+            system_authorities: false,
+            subject_alt_names: Vec::new(),
             server_name: None,
             protocol: "http/1.1",
         };

@@ -10,6 +10,7 @@ pub(crate) mod memory_texts;
 mod pem;
 pub(crate) mod pem_source;
 pub(crate) mod pem_store;
+mod system_bundle;
 mod tls_problem;
 
 use std::collections::HashSet;
@@ -25,6 +26,7 @@ use self::key_cache::KeyDigest;
 use self::pem::{PemSection, SectionKind};
 use self::pem_source::DiskFiles;
 use self::pem_store::{FileDigest, PemFile, PemStore};
+pub(crate) use self::system_bundle::system_bundle;
 pub use self::tls_problem::PathBufDisplay;
 pub use self::tls_problem::TlsProblem;
 use super::certificate::expiry::{self, ExpiringItem};
@@ -219,6 +221,18 @@ impl TlsFindings<'_> {
     ) -> Result<Arc<CertifiedKey>, rustls::Error> {
         let digest = KeyDigest::new(&chain, &key);
         self.store.keys().get_or_make(digest, || CertifiedKey::from_der(chain, key, provider))
+    }
+
+    /// The certificates in the bundle of the system.
+    pub(crate) fn read_system_authorities(&mut self) -> Vec<CertificateDer<'static>> {
+        let Some(path) = system_bundle() else {
+            self.add_problem(Path::new("systemAuthorities"), system_bundle::no_bundle_message());
+            return Vec::new();
+        };
+        let file = self.store.system_file(&path);
+        self.files.extend(file.digest());
+        let found = self.find_sections(&file, &WANTED_AUTHORITIES);
+        found.into_iter().filter_map(|section| section.certificate(&path).ok()).collect()
     }
 
     /// The revocation lists in a file.

@@ -18,7 +18,7 @@ use crate::model::hex_text;
 
 use super::key_cache::KeyCache;
 use super::pem::{PemError, PemSection, parse_sections};
-use super::pem_source::{PEM_BYTES_MAX, PemSource};
+use super::pem_source::{DiskFiles, PEM_BYTES_MAX, PemSource};
 use super::tls_problem::TlsProblem;
 
 /// The PEM files of one load.
@@ -85,11 +85,20 @@ impl<'s> PemStore<'s> {
 
     /// The file of this path. The first call reads it.
     pub(crate) fn file(&self, path: &Path) -> Rc<PemFile> {
+        self.file_from(path, self.source)
+    }
+
+    /// A file of the system, which is on the disk wherever other files come from.
+    pub(crate) fn system_file(&self, path: &Path) -> Rc<PemFile> {
+        self.file_from(path, &DiskFiles)
+    }
+
+    fn file_from(&self, path: &Path, source: &dyn PemSource) -> Rc<PemFile> {
         let mut files = self.files.borrow_mut();
         if let Some(file) = files.get(path) {
             return Rc::clone(file);
         }
-        let file = Rc::new(PemFile { path: path.to_owned(), contents: PemContents::read(path, self.source) });
+        let file = Rc::new(PemFile { path: path.to_owned(), contents: PemContents::read(path, source) });
         files.insert(path.to_owned(), Rc::clone(&file));
         file
     }

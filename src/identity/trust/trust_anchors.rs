@@ -52,6 +52,14 @@ pub(crate) fn read_trust_anchors(bundles: &[PathBuf], now: Timestamp, findings: 
     trust
 }
 
+/// Reads the authorities that the system trusts. Those that cannot be used are left out: no configuration names them.
+/// Webpki judges the certificates below them.
+pub(crate) fn read_system_anchors(findings: &mut TlsFindings<'_>) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(findings.read_system_authorities());
+    roots
+}
+
 impl TrustStore {
     fn add_authority(
         &mut self,

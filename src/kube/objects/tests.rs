@@ -186,7 +186,7 @@ fn fault_has_the_path_of_the_field() {
         (json!({ "spec": { "rules": [{ "timeouts": { "request": "fast" } }] } }), "spec.rules[0].timeouts.request"),
         (json!({ "spec": { "parentRefs": [{ "port": 1 }] } }), "spec.parentRefs[0]"),
         (json!({ "spec": { "parentRefs": [{ "name": "a", "port": 70_000 }] } }), "spec.parentRefs[0].port"),
-        (json!({ "spec": [] }), "spec"),
+        (json!({ "spec": 7 }), "spec"),
     ];
     for (object, path) in cases {
         let fault = fault::<HttpRoute>(object.clone());

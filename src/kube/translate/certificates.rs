@@ -76,7 +76,10 @@ pub(super) fn take_certificate(
         found.data.get(entry).cloned().ok_or_else(missing)
     };
     let (certificate, key) = (entry(CERTIFICATE_ENTRY)?, entry(KEY_ENTRY)?);
-    texts.check.check_key_pair(&certificate, &key).map_err(|why| invalid(format!("the Secret {secret} is not usable: {why}")))?;
+    texts
+        .check
+        .check_key_pair(&certificate, &key)
+        .map_err(|why| invalid(format!("the Secret {secret} is not usable: {why}")))?;
     let name = |entry| names::memory_text("secret", &secret, entry);
     let taken = CertificateTexts { certificate: name(CERTIFICATE_ENTRY), key: name(KEY_ENTRY) };
     texts.texts.0.insert(taken.certificate.clone(), certificate);

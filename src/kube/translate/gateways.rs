@@ -222,7 +222,11 @@ fn resolve_certificates(
 ) -> Condition {
     let references = plan.listener.tls.as_ref().map_or(&[][..], |tls| &tls.certificate_refs);
     if references.is_empty() {
-        return Condition::fails(RESOLVED_REFS, "InvalidCertificateRef", "there is no certificate in tls.certificateRefs");
+        return Condition::fails(
+            RESOLVED_REFS,
+            "InvalidCertificateRef",
+            "there is no certificate in tls.certificateRefs",
+        );
     }
     let from = Referrer { kind: "Gateway", namespace: &gateway.namespace };
     for reference in references {

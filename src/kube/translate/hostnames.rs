@@ -16,7 +16,8 @@ pub(super) fn configured_host(hostname: &str) -> String {
 /// Whether some host matches both. A missing hostname matches every host.
 pub(super) fn intersect(listener: Option<&str>, route: &[Box<str>]) -> bool {
     let Some(listener) = listener.filter(|hostname| !hostname.is_empty()) else { return true };
-    route.is_empty() || route.iter().any(|hostname| overlap(&listener.to_ascii_lowercase(), &hostname.to_ascii_lowercase()))
+    route.is_empty()
+        || route.iter().any(|hostname| overlap(&listener.to_ascii_lowercase(), &hostname.to_ascii_lowercase()))
 }
 
 fn overlap(one: &str, other: &str) -> bool {

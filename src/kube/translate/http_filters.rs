@@ -10,8 +10,8 @@ use super::backends::BackendSet;
 use super::references::{BrokenReference, Referrer};
 use crate::kube::index::Index;
 use crate::kube::objects::{
-    CorsFilter, HeaderFilter, HttpFilter, HttpFilterKind, MirrorFilter, PathModifier, PathModifierKind,
-    RedirectFilter, RewriteFilter,
+    CorsFilter, HeaderFilter, HttpFilter, HttpFilterKind, MirrorFilter, PathModifier, PathModifierKind, RedirectFilter,
+    RewriteFilter,
 };
 
 /// What is not supported, for the condition of the route.

@@ -95,10 +95,8 @@ pub fn translate(index: &Index, settings: &ServiceSettings, check: &dyn TextChec
     let mut texts = TextCollector { check, texts: MemoryTextMap::default() };
     let mut gateways = plan_gateways(index, &mut texts);
     let (services, abandoned_services) = plan_services(index, &mut gateways, settings);
-    let gateway_documents: Vec<(String, Value)> = gateways
-        .iter()
-        .filter_map(|plan| Some((gateway_document_name(plan.key), gateways::document(plan)?)))
-        .collect();
+    let gateway_documents: Vec<(String, Value)> =
+        gateways.iter().filter_map(|plan| Some((gateway_document_name(plan.key), gateways::document(plan)?))).collect();
     let mut routes = RouteTranslation {
         index,
         gateways: &mut gateways,
@@ -130,9 +128,10 @@ fn gateway_document_name(gateway: &ObjectKey) -> String {
 }
 
 fn classes(index: &Index) -> Vec<(ObjectKey, i64)> {
-    let classes = index.gateway_classes().iter().filter(|(_, fact)| {
-        fact.valid().is_some_and(|class| &*class.controller_name == CONTROLLER_NAME)
-    });
+    let classes = index
+        .gateway_classes()
+        .iter()
+        .filter(|(_, fact)| fact.valid().is_some_and(|class| &*class.controller_name == CONTROLLER_NAME));
     classes.map(|(key, fact)| (key.clone(), fact.meta.generation)).collect()
 }
 

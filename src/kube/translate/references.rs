@@ -52,11 +52,13 @@ pub(super) fn check_permission(
     if &*key.namespace == from.namespace {
         return Ok(key);
     }
-    let wanted =
-        GrantFrom { group: GATEWAY_GROUP.into(), kind: from.kind.into(), namespace: from.namespace.into() };
-    let mut grants = index.reference_grants().in_namespace(&key.namespace);
+    let wanted = GrantFrom { group: GATEWAY_GROUP.into(), kind: from.kind.into(), namespace: from.namespace.into() };
     let target = (to.group, to.kind, to.name);
-    if grants.any(|(_, fact)| fact.valid().is_some_and(|grant| grant.permits(&wanted, target))) {
+    let is_permitted = index
+        .reference_grants()
+        .in_namespace(&key.namespace)
+        .any(|(_, fact)| fact.valid().is_some_and(|grant| grant.permits(&wanted, target)));
+    if is_permitted {
         return Ok(key);
     }
     let message = format!(

@@ -193,9 +193,9 @@ impl<'a> RouteTranslation<'a, '_> {
             .collect();
         departments.sort();
         departments.dedup();
-        let grants = departments.iter().map(|department| {
-            json!({ "department": department, "subsystem": id, "commands": ["*"] })
-        });
+        let grants = departments
+            .iter()
+            .map(|department| json!({ "department": department, "subsystem": id, "commands": ["*"] }));
         let grants: Vec<Value> = grants.collect();
         let mut subsystem = json!({
             "id": id,

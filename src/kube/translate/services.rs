@@ -69,7 +69,8 @@ pub(super) fn plan_services(
             existing.insert(gateway.to_owned(), (key, fact));
         }
     }
-    let mut taken: BTreeSet<u16> = existing.values().flat_map(|(_, fact)| published_ports(fact).into_values()).collect();
+    let mut taken: BTreeSet<u16> =
+        existing.values().flat_map(|(_, fact)| published_ports(fact).into_values()).collect();
     let mut plans = Vec::with_capacity(gateways.len());
     for plan in gateways {
         let known = existing.remove(&plan.key.to_string());

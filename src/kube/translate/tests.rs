@@ -34,7 +34,10 @@ impl Cluster {
     }
 
     fn add(&mut self, kind: ObjectKind, namespace: &str, name: &str, spec: Value) {
-        self.add_object(kind, json!({ "metadata": { "namespace": namespace, "name": name, "generation": 3 }, "spec": spec }));
+        self.add_object(
+            kind,
+            json!({ "metadata": { "namespace": namespace, "name": name, "generation": 3 }, "spec": spec }),
+        );
     }
 
     fn add_object(&mut self, kind: ObjectKind, object: Value) {
@@ -223,7 +226,8 @@ fn routes_attach_to_the_listeners_that_take_them() {
         let mut cluster = Cluster::with_gateway();
         cluster.gateway(listeners.clone());
         cluster.publish(&[(80, 20_080), (8080, 20_081)]);
-        cluster.add_object(ObjectKind::Namespace, json!({ "metadata": { "name": "gold", "labels": { "tier": "gold" } } }));
+        cluster
+            .add_object(ObjectKind::Namespace, json!({ "metadata": { "name": "gold", "labels": { "tier": "gold" } } }));
         let mut parent = parent;
         parent["name"] = json!("web");
         parent["namespace"] = json!("infra");
@@ -244,14 +248,26 @@ fn faults_of_listeners_have_their_reasons() {
     };
     let tls = |name: &str| json!({ "tls": { "certificateRefs": [{ "name": name }] } });
     for (listeners, expected) in [
-        (json!([listener(tls("good"))]), &["Accepted=Accepted", "ResolvedRefs=ResolvedRefs", "!Conflicted=NoConflicts"][..]),
-        (json!([listener(tls("missing"))]), &["Accepted=Accepted", "!ResolvedRefs=InvalidCertificateRef", "!Conflicted=NoConflicts"]),
-        (json!([listener(tls("malformed"))]), &["Accepted=Accepted", "!ResolvedRefs=InvalidCertificateRef", "!Conflicted=NoConflicts"]),
+        (
+            json!([listener(tls("good"))]),
+            &["Accepted=Accepted", "ResolvedRefs=ResolvedRefs", "!Conflicted=NoConflicts"][..],
+        ),
+        (
+            json!([listener(tls("missing"))]),
+            &["Accepted=Accepted", "!ResolvedRefs=InvalidCertificateRef", "!Conflicted=NoConflicts"],
+        ),
+        (
+            json!([listener(tls("malformed"))]),
+            &["Accepted=Accepted", "!ResolvedRefs=InvalidCertificateRef", "!Conflicted=NoConflicts"],
+        ),
         (
             json!([listener(json!({ "tls": { "certificateRefs": [{ "name": "good", "namespace": "other" }] } }))]),
             &["Accepted=Accepted", "!ResolvedRefs=RefNotPermitted", "!Conflicted=NoConflicts"],
         ),
-        (json!([listener(json!({ "protocol": "UDP" }))]), &["!Accepted=UnsupportedProtocol", "ResolvedRefs=ResolvedRefs", "!Conflicted=NoConflicts"]),
+        (
+            json!([listener(json!({ "protocol": "UDP" }))]),
+            &["!Accepted=UnsupportedProtocol", "ResolvedRefs=ResolvedRefs", "!Conflicted=NoConflicts"],
+        ),
         (
             json!([listener(json!({ "protocol": "HTTP", "allowedRoutes": { "kinds": [{ "kind": "Odd" }] } }))]),
             &["Accepted=Accepted", "!ResolvedRefs=InvalidRouteKinds", "!Conflicted=NoConflicts"],
@@ -269,7 +285,10 @@ fn faults_of_listeners_have_their_reasons() {
         for (name, certificate) in [("good", "Z29vZA=="), ("malformed", "YmFk")] {
             let data = json!({ "tls.crt": certificate, "tls.key": "a2V5" });
             let metadata = json!({ "namespace": "infra", "name": name });
-            cluster.add_object(ObjectKind::Secret, json!({ "metadata": metadata, "type": "kubernetes.io/tls", "data": data }));
+            cluster.add_object(
+                ObjectKind::Secret,
+                json!({ "metadata": metadata, "type": "kubernetes.io/tls", "data": data }),
+            );
         }
         cluster.gateway(listeners.clone());
         assert_eq!(cluster.listener_conditions("l"), expected, "{listeners}");
@@ -294,7 +313,10 @@ fn a_listener_that_is_not_published_has_no_document() {
 fn a_service_is_current_once_it_is_as_wanted() {
     let mut cluster = Cluster::with_gateway();
     let mut wanted = cluster.translated().services[0].wanted.clone();
-    assert_eq!(wanted["spec"]["ports"], json!([{ "name": "p80", "port": 80, "targetPort": 20_080, "protocol": "TCP" }]));
+    assert_eq!(
+        wanted["spec"]["ports"],
+        json!([{ "name": "p80", "port": 80, "targetPort": 20_080, "protocol": "TCP" }])
+    );
     wanted["metadata"]["name"] = json!("gw");
     cluster.add_object(ObjectKind::Service, wanted);
     let translation = cluster.translated();
@@ -344,13 +366,18 @@ fn filters_are_keys_of_the_command() {
 #[test]
 fn older_routes_come_first() {
     let mut cluster = Cluster::with_gateway();
-    for (name, created) in [("a", "2026-03-01T00:00:00Z"), ("b", "2026-01-01T00:00:00Z"), ("c", "2026-01-01T00:00:00Z")] {
+    for (name, created) in [("a", "2026-03-01T00:00:00Z"), ("b", "2026-01-01T00:00:00Z"), ("c", "2026-01-01T00:00:00Z")]
+    {
         let metadata = json!({ "namespace": "shop", "name": name, "creationTimestamp": created });
         let parents = json!([{ "name": "web", "namespace": "infra" }]);
-        cluster.add_object(ObjectKind::HttpRoute, json!({ "metadata": metadata, "spec": { "parentRefs": parents, "rules": [{}] } }));
+        cluster.add_object(
+            ObjectKind::HttpRoute,
+            json!({ "metadata": metadata, "spec": { "parentRefs": parents, "rules": [{}] } }),
+        );
     }
     let documents = cluster.translated().documents;
-    let names: Vec<&str> = documents.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("HTTP")).collect();
+    let names: Vec<&str> =
+        documents.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("HTTP")).collect();
     assert_eq!(names, ["HTTPRoute shop/b", "HTTPRoute shop/c", "HTTPRoute shop/a"]);
 }
 

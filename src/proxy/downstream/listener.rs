@@ -155,9 +155,8 @@ impl AcceptSettings {
     /// Acquires the permits of one more connection; `None` if a limit is reached. Behind a balancer, the per-address
     /// permit is acquired after the PROXY header.
     fn connection_permits(&self, address: IpAddr) -> Option<Vec<ConnectionPermit>> {
-        let mut places = vec![
-            self.connection_limits.try_acquire(LimitScope::Listener(self.number), self.connections_max.listener)?,
-        ];
+        let mut places =
+            vec![self.connection_limits.try_acquire(LimitScope::Listener(self.number), self.connections_max.listener)?];
         if !self.trusted_proxies.protocol.contains(address) {
             places.push(
                 self.connection_limits.try_acquire(LimitScope::for_address(address), self.connections_max.address)?,

@@ -21,11 +21,15 @@ use hyper::body::{Body as _, Incoming};
 
 use crate::limit::{LimitPermit, LimitRefusal, RateLimitInfo};
 use crate::model::{CommandKey, Department, Refused};
-use crate::policy::{Command, CorsPolicy, DepartmentPolicy, Grant, RouteMatch, RouteRequest, Subsystem};
+use crate::policy::{
+    Command, CommandBackends, CorsPolicy, DepartmentPolicy, Grant, RouteMatch, RouteRequest, ShareEdits, ShareTarget,
+    Subsystem,
+};
 use crate::proxy::capacity::load_shedding::Overloaded;
 use crate::proxy::message::grammar::malformed::MalformedRequest;
 use crate::proxy::message::request_head::RequestHead;
 use crate::proxy::message::upgrade_request::UpgradeRequest;
+use crate::proxy::worker::config_view::WorkerConfig;
 
 use super::context::RequestContext;
 use super::gzip;
@@ -47,13 +51,31 @@ pub(crate) struct Admitted {
     /// Whether the caller accepts a gzip response, if this command allows compression.
     pub(crate) accepts_gzip: Option<bool>,
     /// The time limit of the command, counted from its arrival: the smallest of the request timeout and, for a gRPC
-    /// call, the caller's and the subsystem's deadline.
+    /// call, the caller's and the backend's deadline.
     pub(crate) deadline: Option<Duration>,
     /// The cross-origin request of a page in a browser, if the command has a CORS policy.
     pub(crate) cors_request: Option<CorsRequest>,
-    /// The local response to send instead of forwarding.
-    pub(crate) local_response: Option<LocalResponse>,
+    /// Where the response comes from.
+    pub(crate) destination: Destination,
     pub(crate) in_flight: InFlightCommand,
+}
+
+/// Where the response to an admitted command comes from.
+#[derive(Clone, Copy)]
+pub(crate) enum Destination {
+    /// From a server of a backend.
+    Backend(ChosenBackend),
+    /// From the gateway itself.
+    Local(LocalResponse),
+}
+
+/// The backend of one command. It is chosen once: all attempts use its servers.
+#[derive(Clone, Copy)]
+pub(crate) struct ChosenBackend {
+    /// The backend's index.
+    pub(crate) index: usize,
+    /// The position of the share among the weighted backends of the command.
+    share: Option<u8>,
 }
 
 /// The target of a request: subsystem and command.
@@ -130,7 +152,12 @@ pub(crate) fn admit(
     match check_grant_and_limits(context, request, &department, &placed) {
         Ok((grant, budget, in_flight)) => {
             let RoutedCommand { subsystem, command, local_response } = placed;
-            let call_deadline = context.grpc_timeout.map(|timeout| timeout.min(subsystem.timeouts.deadline));
+            let destination =
+                local_response.map_or_else(|| choose_backend(&context.config, &command), Destination::Local);
+            let call_deadline = context.grpc_timeout.map(|timeout| match destination {
+                Destination::Backend(chosen) => timeout.min(context.backend(chosen).timeouts.deadline),
+                Destination::Local(_) => timeout,
+            });
             let deadline = call_deadline.into_iter().chain(command.timeouts.request).min();
             let host = head.host_header();
             let upgrade = allowed_upgrade(context.upgrade.as_deref(), &command).cloned();
@@ -146,13 +173,43 @@ pub(crate) fn admit(
                 accepts_gzip: compress,
                 deadline,
                 cors_request,
-                local_response,
+                destination,
                 in_flight,
             })
         }
         Err(mut refusal) => {
             refusal.cors_request = cors_request;
             Err(refusal)
+        }
+    }
+}
+
+/// Chooses the backend of a command. A command without any is answered by the gateway.
+fn choose_backend(config: &WorkerConfig, command: &Command) -> Destination {
+    let none = Destination::Local(LocalResponse::NoBackend(StatusCode::INTERNAL_SERVER_ERROR));
+    let chosen = match &command.backends {
+        CommandBackends::One(index) => ChosenBackend { index: *index, share: None },
+        CommandBackends::Weighted(weighted) => {
+            let Some(share) = config.next_share(weighted) else { return none };
+            match weighted.shares[share].target {
+                ShareTarget::Backend(index) => ChosenBackend { index, share: u8::try_from(share).ok() },
+                ShareTarget::Status(status) => return Destination::Local(LocalResponse::NoBackend(status)),
+            }
+        }
+        CommandBackends::None => return none,
+    };
+    match config.servers_of(chosen.index).servers.is_empty() {
+        true => Destination::Local(LocalResponse::NoBackend(StatusCode::SERVICE_UNAVAILABLE)),
+        false => Destination::Backend(chosen),
+    }
+}
+
+impl ChosenBackend {
+    /// The header edits of the command for requests to this backend, if its share has edits of its own.
+    pub(crate) fn share_edits(self, command: &Command) -> Option<&ShareEdits> {
+        match &command.backends {
+            CommandBackends::Weighted(weighted) => weighted.shares.get(usize::from(self.share?))?.edits.as_deref(),
+            CommandBackends::None | CommandBackends::One(_) => None,
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::clock::{FrozenTime, MonotonicTime};
 use crate::model::Window;
+use crate::policy::Backend;
 use crate::proxy::message::grpc;
 use crate::proxy::message::interim_response::InterimTarget;
 use crate::proxy::message::request_id::RequestId;
@@ -16,6 +17,8 @@ use crate::proxy::message::upgrade_request::UpgradeRequest;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::config_view::WorkerConfig;
 use crate::proxy::worker::peer::DownstreamPeer;
+
+use super::admit::ChosenBackend;
 
 /// One command in progress: the facts that every step needs.
 pub(crate) struct RequestContext {
@@ -41,6 +44,11 @@ pub(crate) struct RequestContext {
 }
 
 impl RequestContext {
+    /// The configuration of the backend that was chosen for the command.
+    pub(crate) fn backend(&self, chosen: ChosenBackend) -> &Backend {
+        &self.config.servers_of(chosen.index).policy
+    }
+
     /// Counts an arriving command as received, and binds one configuration to it until its end. An extended CONNECT is
     /// a GET from here on.
     pub(crate) fn receive(

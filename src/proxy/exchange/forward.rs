@@ -31,7 +31,7 @@ use crate::proxy::upstream::{
     UpstreamResponse,
 };
 
-use super::admit::Admitted;
+use super::admit::{Admitted, ChosenBackend};
 use super::context::RequestContext;
 use super::gzip::{self, GzipBody};
 use super::mirror::ShadowRequest;
@@ -45,27 +45,29 @@ use super::upstream_head::UpstreamHead;
 /// After that time the body is sent without it. curl waits as long.
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Forwards an admitted command and returns the response of the subsystem, or a failure response.
+/// Forwards an admitted command to the backend that was chosen for it, and returns the response of the subsystem, or a
+/// failure response.
 pub(crate) fn forward(
     call: RequestContext,
     mut admitted: Admitted,
+    chosen: ChosenBackend,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = ExchangeResult> {
     tracing::trace!(request = %call.request_id.to_text(), rule = admitted.grant.rule(), "admitted");
-    let upstreams = call.config.upstreams_for(&admitted.subsystem);
+    let upstreams = call.config.servers_of(chosen.index);
     let key = upstreams.hash_key(request.headers(), &admitted.department.department.id);
     let method = request.method().clone();
     let stream = call.upgrade.as_ref().and_then(|upgrade| upgrade.take_stream(&mut request));
-    let outgoing = upstream_request(&call, &admitted, request);
+    let outgoing = upstream_request(&call, &admitted, chosen, request);
     let retryable = upstreams.retryable_copy(&outgoing, &method).filter(|_| admitted.upgrade.is_none());
     let pending_send = upstreams.try_send(outgoing, key);
     admitted.in_flight.progress().is_sent.set(matches!(pending_send, PendingSend::InFlight(..)));
     let before = call.worker.components.clock.monotonic().since(call.arrival);
     // Boxed, because hyper and tokio move this future often.
     Box::pin(async move {
-        let upstreams = call.config.upstreams_for(&admitted.subsystem);
+        let upstreams = call.config.servers_of(chosen.index);
         let progress = admitted.in_flight.progress();
-        let response = admitted.subsystem.timeouts.response;
+        let response = upstreams.policy.timeouts.response;
         let not_after = admitted.deadline.map(|deadline| call.arrived_at + deadline);
         let line = call.interim_target.as_ref();
         let pass_on = line
@@ -90,12 +92,12 @@ pub(crate) fn forward(
         let responded = call.worker.components.clock.monotonic();
         let answer = match sent {
             Ok(sent) if sent.response.status == StatusCode::SWITCHING_PROTOCOLS => {
-                switch_protocols(&call, admitted, sent, stream)
+                switch_protocols((&call, chosen), admitted, sent, stream)
             }
             Ok(sent) if stream.is_some() && sent.response.status.is_success() => {
                 upgrade_missing(&call, admitted, &sent.lease)
             }
-            Ok(sent) => metered_response(&call, admitted, sent),
+            Ok(sent) => metered_response((&call, chosen), admitted, sent),
             Err(error) => {
                 let cors_request = admitted.cors_request.take();
                 let mut answer = send_failure(&call, admitted, &error);
@@ -110,9 +112,16 @@ pub(crate) fn forward(
 }
 
 /// Builds the upstream request.
-fn upstream_request(call: &RequestContext, admitted: &Admitted, request: Request<Incoming>) -> UpstreamRequest {
+fn upstream_request(
+    call: &RequestContext,
+    admitted: &Admitted,
+    chosen: ChosenBackend,
+    request: Request<Incoming>,
+) -> UpstreamRequest {
     let framing = body_framing(request.body());
-    let passing = UpstreamHead { context: call, admitted, request: &request, framing, mirror_to: None };
+    let edits = admitted.request_edits();
+    let backend = call.backend(chosen);
+    let passing = UpstreamHead { context: call, admitted, request: &request, framing, backend, edits, is_copy: false };
     let shadow = ShadowRequest::for_request(passing);
     let head = passing.encode();
     let has_body = framing != RequestFraming::None;
@@ -140,7 +149,11 @@ fn body_framing(body: &Incoming) -> RequestFraming {
 }
 
 /// The subsystem's response, metered on its way to the caller.
-fn metered_response(call: &RequestContext, admitted: Admitted, sent: LeasedResponse) -> Response<ResponseBody> {
+fn metered_response(
+    (call, chosen): (&RequestContext, ChosenBackend),
+    admitted: Admitted,
+    sent: LeasedResponse,
+) -> Response<ResponseBody> {
     let only_busy = sent.response.is_retry_later();
     let LeasedResponse { response, lease, attempt_end } = sent;
     let UpstreamResponse { status, mut headers, body, upgrade, .. } = response;
@@ -156,7 +169,7 @@ fn metered_response(call: &RequestContext, admitted: Admitted, sent: LeasedRespo
     }
     let command_end = admitted.deadline.map(|deadline| call.arrived_at + deadline);
     let limits = BodyTimeLimits {
-        idle_timeout: admitted.subsystem.timeouts.idle,
+        idle_timeout: call.backend(chosen).timeouts.idle,
         deadline: command_end.into_iter().chain(attempt_end).min(),
         is_configured: admitted.command.timeouts != CommandTimeouts::default(),
         is_grpc: call.is_grpc,
@@ -185,7 +198,7 @@ fn outcome_source(headers: &HeaderMap, finished: Finished) -> OutcomeSource {
 /// The switch is accepted only to the requested protocol, and only on a connection that the command has to itself. The
 /// caller's connection, or its HTTP/2 stream, switches once this response has been sent.
 fn switch_protocols(
-    call: &RequestContext,
+    (call, chosen): (&RequestContext, ChosenBackend),
     admitted: Admitted,
     LeasedResponse { response: answer, lease, .. }: LeasedResponse,
     stream: Option<OnUpgrade>,
@@ -208,7 +221,7 @@ fn switch_protocols(
         headers.extend(upgrade.map(|protocol| (UPGRADE, protocol)));
         StatusCode::SWITCHING_PROTOCOLS
     };
-    let idle = admitted.subsystem.timeouts.idle;
+    let idle = call.backend(chosen).timeouts.idle;
     let tunnel = UpgradeTunnel {
         server_stream: subsystem,
         buffered,

@@ -108,7 +108,7 @@ impl InFlightCommand {
 }
 
 /// Whether a command with this outcome costs no units, because no part of it reached a subsystem. A local response
-/// (such as a redirect) settles as `ok` and costs the configured units.
+/// (such as a redirect) settles as `ok` and costs the configured units; without a backend it settles as `unreachable`.
 fn is_free_of_charge(finished: Finished, was_sent: bool) -> bool {
     match finished {
         Finished::Ok | Finished::ClientError | Finished::ServerError => false,

@@ -1,9 +1,10 @@
-//! Local responses to admitted commands: a redirect, or the response to a CORS preflight.
+//! Local responses to admitted commands: a redirect, the response to a CORS preflight, or that of a missing backend.
 //!
 //! Guarantees:
 //!
 //! - The command is authorised, limited and counted like any other before it comes here.
-//! - The command settles as `ok`: the response is the one that the configuration defines.
+//! - The command settles as `ok`: the response is the one that the configuration defines. Without a backend it settles
+//!   as `unreachable`: nothing was sent, and it costs no units.
 //! - Nothing is forwarded. A request body is drained and not counted.
 
 use http::header::LOCATION;
@@ -18,6 +19,7 @@ use crate::proxy::message::request_body::discard_request_body;
 
 use super::admit::Admitted;
 use super::context::RequestContext;
+use super::refuse::no_backend_response;
 use super::response_body::{ExchangeResult, ResponseBody};
 use super::response_head::ResponseFields;
 
@@ -28,6 +30,8 @@ pub(crate) enum LocalResponse {
     Preflight,
     /// The caller is redirected to another location.
     Redirect,
+    /// The command has no backend (500 to 599), or its backend has no servers (503).
+    NoBackend(StatusCode),
 }
 
 /// Responds to an admitted command that is not forwarded.
@@ -43,6 +47,10 @@ pub(crate) fn respond_locally(
             (preflight_response(&admitted, request.headers()), fields) // it is a CORS response already
         }
         LocalResponse::Redirect => (redirect_response(&admitted, request.uri(), &context), admitted.response_fields()),
+        LocalResponse::NoBackend(status) => {
+            let fields = ResponseFields { cors_request: admitted.cors_request.as_ref(), ..ResponseFields::default() };
+            (no_backend_response(&context, status), fields)
+        }
     };
     context.finish_head(response.headers_mut(), fields);
     discard_request_body(request);
@@ -50,7 +58,10 @@ pub(crate) fn respond_locally(
         if admitted.command.durability == Durability::Machine {
             admitted.in_flight.wait_until_durable().await;
         }
-        admitted.in_flight.settle(Finished::Ok);
+        admitted.in_flight.settle(match local_response {
+            LocalResponse::Preflight | LocalResponse::Redirect => Finished::Ok,
+            LocalResponse::NoBackend(_) => Finished::Unreachable,
+        });
         Ok(response)
     })
 }

@@ -1,11 +1,11 @@
-//! Traffic mirroring: shadow copies of requests for a subsystem on trial. Their responses are discarded.
+//! Traffic mirroring: shadow copies of requests for a backend on trial. Their responses are discarded.
 //!
 //! Guarantees:
 //!
 //! - A shadow request is not a command: nothing of it is on the ledger. The command does not wait for it and does not
 //!   depend on its fate.
-//! - It consists of the request that the command's own subsystem gets, marked by `X-Tallygate-Mirror: 1`. It is sent
-//!   once the whole body has passed.
+//! - It consists of the request that the command's own backend gets, without the header edits of that backend's share,
+//!   marked by `X-Tallygate-Mirror: 1`. It is sent once the whole body has passed.
 //! - A worker holds at most `SHADOW_REQUESTS_MAX` of them, each with at most `SHADOW_BODY_MAX` bytes. Further ones are
 //!   skipped. The copies of one request share one body, and each counts.
 
@@ -19,7 +19,7 @@ use http_body_util::BodyExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
-use crate::policy::{MirrorTarget, Subsystem};
+use crate::policy::MirrorTarget;
 use crate::proxy::message::request_body::{BodyTap, RequestBody};
 use crate::proxy::message::upload_progress::UploadProgress;
 use crate::proxy::upstream::{
@@ -47,7 +47,7 @@ pub(crate) struct ShadowRequest {
     copies: Vec<ShadowCopy>,
 }
 
-/// One copy of a request, for one subsystem.
+/// One copy of a request, for one backend.
 struct ShadowCopy {
     head: EncodedHead,
     target: ShadowTarget,
@@ -56,9 +56,9 @@ struct ShadowCopy {
 /// The destination of a shadow request.
 struct ShadowTarget {
     config: Rc<WorkerConfig>,
-    /// The subsystem's index.
-    subsystem: usize,
-    /// The key for sticky routing within the mirror subsystem.
+    /// The backend's index.
+    backend: usize,
+    /// The key for sticky routing within the backend.
     hash_key: Option<HashKey>,
     worker: Rc<TrafficWorker>,
     _permit: OwnedSemaphorePermit,
@@ -86,17 +86,18 @@ impl ShadowCopy {
             worker.components.telemetry.count_mirrored(MirrorOutcome::Skipped);
             return None;
         };
-        let subsystem = config.snapshot.subsystems.get(mirror.subsystem)?;
+        let servers = config.servers_of(mirror.backend);
         let department = &passing.admitted.department.department.id;
-        let key = config.upstreams_for(subsystem).hash_key(passing.request.headers(), department);
+        let key = servers.hash_key(passing.request.headers(), department);
         let target = ShadowTarget {
             config: Rc::clone(config),
-            subsystem: mirror.subsystem,
+            backend: mirror.backend,
             hash_key: key,
             worker: Rc::clone(worker),
             _permit: permit,
         };
-        let head = UpstreamHead { mirror_to: Some(subsystem), ..passing }.encode();
+        let edits = passing.admitted.command.request_edits();
+        let head = UpstreamHead { backend: &servers.policy, edits, is_copy: true, ..passing }.encode();
         Some(Self { head, target })
     }
 }
@@ -132,8 +133,7 @@ impl Drop for ShadowRequest {
 impl ShadowTarget {
     async fn deliver(self, request: UpstreamRequest) {
         let worker = &self.worker;
-        let Some(subsystem) = self.config.snapshot.subsystems.get(self.subsystem) else { return };
-        let sent = self.send_request(subsystem, request).await;
+        let sent = self.send_request(request).await;
         worker.components.telemetry.count_mirrored(if sent.is_some() {
             MirrorOutcome::Responded
         } else {
@@ -147,10 +147,10 @@ impl ShadowTarget {
         }
     }
 
-    async fn send_request(&self, subsystem: &Subsystem, request: UpstreamRequest) -> Option<LeasedResponse> {
-        let upstreams = self.config.upstreams_for(subsystem);
+    async fn send_request(&self, request: UpstreamRequest) -> Option<LeasedResponse> {
+        let upstreams = self.config.servers_of(self.backend);
         let progress = UploadProgress::uncounted(Instant::now());
-        let (timers, response) = (&self.worker.tick_timers, subsystem.timeouts.response);
+        let (timers, response) = (&self.worker.tick_timers, upstreams.policy.timeouts.response);
         let deadline = ResponseDeadline {
             timers,
             response_timeout: response,

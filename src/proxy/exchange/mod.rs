@@ -4,7 +4,8 @@
 //!
 //! - Every request is counted as received before any decision.
 //! - A request leaves this function in one of three ways: forwarded (the ticket rides in the response body), answered
-//!   with a local response from the configuration, or refused and counted as refused.
+//!   with a local response (one from the configuration, or that of a missing backend), or refused and counted as
+//!   refused.
 //! - hyper drops this future when the caller disconnects. That is safe at every `.await`: all counting is done by
 //!   values that settle when they are dropped.
 //!
@@ -33,7 +34,7 @@ use hyper::body::Incoming;
 
 use crate::clock::FrozenTime;
 
-use self::admit::admit;
+use self::admit::{Destination, admit};
 use self::context::RequestContext;
 use self::forward::forward;
 use self::local_response::respond_locally;
@@ -68,9 +69,9 @@ pub(crate) fn exchange(
         .and_then(|head| admit(&context, head, &request));
     drop(still);
     match decided {
-        Ok(admitted) => match admitted.local_response {
-            None => Either::Left(forward(context, admitted, request)),
-            Some(local_response) => {
+        Ok(admitted) => match admitted.destination {
+            Destination::Backend(chosen) => Either::Left(forward(context, admitted, chosen, request)),
+            Destination::Local(local_response) => {
                 Either::Right(Either::Left(respond_locally(context, admitted, local_response, request)))
             }
         },

@@ -68,6 +68,15 @@ pub(crate) fn busy_response(context: &RequestContext, failed: Finished, detail: 
     response
 }
 
+/// The response for an admitted command without a backend. 503 says that the backend has no servers at the moment.
+pub(crate) fn no_backend_response(context: &RequestContext, status: StatusCode) -> Response<ResponseBody> {
+    let failed = Finished::Unreachable;
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => busy_response(context, failed, "the subsystem has no servers at the moment"),
+        _ => problem_response(context, status, failed.name(), "the subsystem has no servers for this command"),
+    }
+}
+
 /// The response for an admitted command whose request body exceeded its limit while it was forwarded.
 pub(crate) fn too_large_response(context: &RequestContext) -> Response<ResponseBody> {
     let detail = "the request body is larger than this command allows";

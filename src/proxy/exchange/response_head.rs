@@ -12,10 +12,10 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::limit::RateLimitInfo;
-use crate::policy::{CorsPolicy, FieldEdits};
+use crate::policy::{CorsPolicy, FieldEdits, ShareEdits};
 use crate::proxy::message::request_id::REQUEST_ID;
 
-use super::admit::Admitted;
+use super::admit::{Admitted, Destination};
 use super::context::RequestContext;
 
 /// The fields that a response gets beside the request id.
@@ -64,7 +64,19 @@ impl Admitted {
         }
     }
 
+    /// The edits of the request that goes to the chosen backend.
+    pub(crate) fn request_edits(&self) -> Option<&FieldEdits> {
+        self.share_edits().map(|edits| &edits.request).or_else(|| self.command.request_edits())
+    }
+
     fn response_edits(&self) -> Option<&FieldEdits> {
-        self.command.shape.as_ref().map(|shape| &shape.response)
+        self.share_edits().map(|edits| &edits.response).or_else(|| self.command.response_edits())
+    }
+
+    fn share_edits(&self) -> Option<&ShareEdits> {
+        match self.destination {
+            Destination::Backend(chosen) => chosen.share_edits(&self.command),
+            Destination::Local(_) => None,
+        }
     }
 }

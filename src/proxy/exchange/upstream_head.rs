@@ -16,7 +16,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::Incoming;
 
-use crate::policy::{FieldEdits, Subsystem, UpstreamProtocol};
+use crate::policy::{Backend, FieldEdits, UpstreamProtocol};
 use crate::proxy::message::field_line::{FORWARDED_FOR, put_header};
 use crate::proxy::message::request_id::{REQUEST_ID, caller_request_id};
 use crate::proxy::message::{grpc, header_rules};
@@ -46,20 +46,19 @@ pub(crate) struct UpstreamHead<'a> {
     pub(crate) request: &'a Request<Incoming>,
     /// The framing of the forwarded body.
     pub(crate) framing: RequestFraming,
-    /// The subsystem of a mirror target, if this request is a shadow copy.
-    pub(crate) mirror_to: Option<&'a Subsystem>,
+    /// The backend that the request is sent to.
+    pub(crate) backend: &'a Backend,
+    /// The edits of the caller's fields.
+    pub(crate) edits: Option<&'a FieldEdits>,
+    /// Whether this request is a shadow copy.
+    pub(crate) is_copy: bool,
 }
 
 impl UpstreamHead<'_> {
-    /// The head in the protocol of the subsystem.
+    /// The head in the protocol of the backend.
     pub(crate) fn encode(self) -> EncodedHead {
-        let http2 = (self.subsystem().protocol == UpstreamProtocol::Http2).then(|| self.to_http2()).flatten();
+        let http2 = (self.backend.protocol == UpstreamProtocol::Http2).then(|| self.to_http2()).flatten();
         http2.map_or_else(|| EncodedHead::Http1(self.to_http1().into()), |head| EncodedHead::Http2(Box::new(head)))
-    }
-
-    /// The subsystem that the request is sent to.
-    fn subsystem(&self) -> &Subsystem {
-        self.mirror_to.unwrap_or(&self.admitted.subsystem)
     }
 
     /// The head as HTTP/1.1 text.
@@ -87,12 +86,10 @@ impl UpstreamHead<'_> {
 
     /// The head for h2, or `None` if the target is not a valid URI.
     fn to_http2(self) -> Option<Request<()>> {
-        let subsystem = self.subsystem();
-        let secure = subsystem.upstreams.iter().any(|server| server.secure);
         let target = self.target();
         let slash = if target.starts_with('/') { "" } else { "/" };
         let uri = Uri::builder()
-            .scheme(if secure { "https" } else { "http" })
+            .scheme(if self.backend.is_secure() { "https" } else { "http" })
             .authority(self.host().as_bytes())
             .path_and_query(format!("{slash}{target}"));
         let mut head = Request::new(());
@@ -124,8 +121,7 @@ impl UpstreamHead<'_> {
     /// Visits the caller's fields as the command shapes them, then the fields that only the gateway may write: the
     /// identity of the caller, the command, and the request id.
     fn for_each_header(&self, mut put: impl FnMut(&HeaderName, &[u8])) {
-        let Self { context, admitted, request, .. } = self;
-        let edits = admitted.command.shape.as_ref().map(|shape| &shape.request);
+        let Self { context, admitted, request, edits, .. } = *self;
         let upgrade = context.upgrade.as_ref();
         let has_reserved = header_rules::sanitize_request(request.headers(), |name, value| {
             let is_ours = *name == GRPC_TIMEOUT || upgrade.is_some_and(|upgrade| upgrade.replaces_header(name));
@@ -136,7 +132,7 @@ impl UpstreamHead<'_> {
         for (name, value) in edits.into_iter().flat_map(FieldEdits::new_fields) {
             put(name, value.as_bytes());
         }
-        if self.mirror_to.is_some() {
+        if self.is_copy {
             put(&MIRROR_HEADER, b"1");
         }
         put(&DEPARTMENT_HEADER, admitted.department.header.as_bytes());

@@ -7,7 +7,7 @@
 use super::endpoint::error::ConnectionError;
 use super::h2::SessionId;
 use super::load_balancing::HashKey;
-use super::load_balancing::server_set::ServerSet;
+use super::load_balancing::server_set::TriedServers;
 use super::pool::ResendReason;
 use super::pool::response_deadline::ResponseDeadline;
 use super::pool::send_error::SendError;
@@ -19,14 +19,14 @@ pub(crate) const RESENDS_MAX: usize = 3;
 /// The state of a command across all its attempts.
 pub(crate) struct AttemptState<'a> {
     pub(crate) hash_key: Option<HashKey>,
-    pub(crate) tried: ServerSet,
+    pub(crate) tried: TriedServers,
     pub(crate) deadline: ResponseDeadline<'a>,
     pub(crate) resends: ResendState,
 }
 
 impl<'a> AttemptState<'a> {
     pub(crate) fn new(key: Option<HashKey>, deadline: ResponseDeadline<'a>) -> Self {
-        Self { hash_key: key, tried: ServerSet::default(), deadline, resends: ResendState::default() }
+        Self { hash_key: key, tried: TriedServers::default(), deadline, resends: ResendState::default() }
     }
 }
 

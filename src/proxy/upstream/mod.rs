@@ -1,7 +1,7 @@
-//! Requests to the subsystems: per worker and server a connection pool, load balancing, health, retries and resends.
+//! Requests to the backends: per worker and server a connection pool, load balancing, health, retries and resends.
 //!
 //! Guarantees:
-//! - A request is sent once, with two exceptions: its subsystem allows retries (see [`retry_budget`]), or a resend is
+//! - A request is sent once, with two exceptions: its backend allows retries (see [`retry_budget`]), or a resend is
 //!   known to be harmless.
 //! - A resend is harmless if the server has processed nothing of the request (RFC 9113 section 8.7).
 //! - A resend is also harmless if a kept connection ended before the first byte of a response, and the request is safe
@@ -12,6 +12,7 @@
 //! - A connection returns to its pool only after both bodies ended cleanly.
 
 mod attempt_state;
+mod backend_servers;
 mod endpoint;
 mod h1;
 mod h2;
@@ -21,7 +22,6 @@ mod pool;
 mod resend;
 mod retry_budget;
 mod server_pools;
-mod subsystem_servers;
 mod transport;
 
 use std::pin::Pin;
@@ -34,6 +34,8 @@ pub(crate) use self::pool::response_deadline::ResponseDeadline;
 pub(crate) use self::pool::send_error::SendError;
 pub(crate) use self::pool::settings::{PoolSettings, WorkerShare};
 use attempt_state::AttemptState;
+pub(crate) use backend_servers::BackendServers;
+use backend_servers::{NoServer, SERVERS_MAX, SelectedServer};
 pub use endpoint::outlier_ejection::UpstreamHealth;
 pub(crate) use endpoint::stream::ServerStream;
 pub(crate) use h1::RequestFraming;
@@ -41,13 +43,11 @@ pub(crate) use h1::RequestFraming;
 pub use h1::{ResponseEnd, WholeResponse, read_whole_response};
 pub use health_checks::HealthChecker;
 pub(crate) use load_balancing::HashKey;
-use load_balancing::server_set::ServerSet;
+use load_balancing::server_set::TriedServers;
 pub(crate) use pool::ServerLease;
 use pool::{AllowedConnections, ResendReason, SendAttempt};
 use retry_budget::{RetryBudget, RetryableRequest};
 pub(crate) use server_pools::WorkerPools;
-pub(crate) use subsystem_servers::SubsystemServers;
-use subsystem_servers::{NoServer, SERVERS_MAX, SelectedServer};
 use transport::protocol::UpstreamExchange;
 pub(crate) use transport::protocol::{EncodedHead, UpstreamBody, UpstreamRequest, UpstreamResponse};
 
@@ -60,8 +60,8 @@ pub(crate) enum PendingSend {
     Unsent(Box<UpstreamRequest>, Result<SelectedServer, NoServer>),
 }
 
-impl SubsystemServers {
-    /// A copy of the request for retries. `None` if the subsystem allows no retries or the request must not be
+impl BackendServers {
+    /// A copy of the request for retries. `None` if the backend allows no retries or the request must not be
     /// repeated.
     pub(crate) fn retryable_copy(&self, request: &UpstreamRequest, method: &Method) -> Option<RetryableRequest> {
         self.retry_budget.as_ref().and_then(|_| RetryableRequest::from_request(method, request))
@@ -70,7 +70,7 @@ impl SubsystemServers {
     /// Sends a request at once if a connection is kept. This is the common case, and nothing is awaited in it.
     pub(crate) fn try_send(&self, request: UpstreamRequest, key: Option<HashKey>) -> PendingSend {
         let first = if self.wait_queue.is_empty() {
-            self.select_server(key, ServerSet::default())
+            self.select_server(key, TriedServers::default())
         } else {
             Err(NoServer::AllFull)
         };
@@ -137,7 +137,7 @@ impl SubsystemServers {
                         attempt.deadline.progress.is_sent.set(false);
                         Box::pin(self.send_to_servers(
                             request,
-                            self.select_server(attempt.hash_key, ServerSet::default()),
+                            self.select_server(attempt.hash_key, TriedServers::default()),
                             attempt,
                         ))
                     }
@@ -195,7 +195,7 @@ impl SubsystemServers {
                 sent.attempt_end = sent.attempt_end.filter(|_| !budget.has_backoff());
             }
             let other = self.select_server(attempt.hash_key, attempt.tried).or_else(|reason| match reason {
-                NoServer::NoneLeft => self.select_server(attempt.hash_key, ServerSet::default()),
+                NoServer::NoneLeft => self.select_server(attempt.hash_key, TriedServers::default()),
                 NoServer::AllFull => Err(reason),
             });
             let Ok(selected) = other else { break };

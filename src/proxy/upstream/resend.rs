@@ -15,9 +15,9 @@
 use std::rc::Rc;
 
 use super::attempt_state::AttemptState;
+use super::backend_servers::{BackendServers, SERVERS_MAX, SelectedServer};
 use super::pool::send_error::SendError;
 use super::pool::{AllowedConnections, ConnectionPool, LeasedResponse, ResendReason, ResendableRequest, SendAttempt};
-use super::subsystem_servers::{SERVERS_MAX, SelectedServer, SubsystemServers};
 use super::transport::protocol::UpstreamRequest;
 
 /// The result of a resend: a response, or a request that may be resent once more.
@@ -26,7 +26,7 @@ enum ResendResult {
     Resend(ResendableRequest),
 }
 
-impl SubsystemServers {
+impl BackendServers {
     /// Resends a request until a response arrives or [`AttemptState`] allows no more resends.
     pub(crate) async fn resend(
         &self,

@@ -6,7 +6,7 @@
 //! - retries <= `budget_percent` of this worker's commands + [`SAVED_MAX`].
 //! - A retry is an attempt, not a command: ticket, ledger and outcome belong to the command.
 //!
-//! Leaves to [`super::SubsystemServers`]: the server that gets the retry.
+//! Leaves to [`super::BackendServers`]: the server that gets the retry.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -6,12 +6,14 @@
 //! - A server that a reload removes is dropped.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::model::Name;
-use crate::policy::{PolicySnapshot, Subsystem, UpstreamServer};
+use crate::policy::{Backend, PolicySnapshot, UpstreamServer};
 
+use super::backend_servers::{BackendServers, PooledServer};
 use super::endpoint::dns::DnsResolver;
 use super::endpoint::outlier_ejection::ServerKey;
 use super::load_balancing::{HashKey, LoadBalancer};
@@ -19,7 +21,6 @@ use super::pool::ConnectionPool;
 use super::pool::settings::PoolSettings;
 use super::pool::wait_queue::{ServerInFlight, WaitQueue};
 use super::retry_budget::RetryBudget;
-use super::subsystem_servers::{PooledServer, SubsystemServers};
 use super::transport::connector::Connector;
 
 /// All pools of one worker. They outlive configurations.
@@ -35,50 +36,48 @@ impl WorkerPools {
         Self { by_server: RefCell::default(), queues: RefCell::default(), settings, resolver: Rc::default() }
     }
 
-    /// The servers of a subsystem. A pool that would be the same is reused.
-    pub(crate) fn upstreams_for(&self, subsystem: &Subsystem) -> SubsystemServers {
-        let queue = self.queue_for(&subsystem.id);
-        let servers = subsystem.upstreams.iter();
+    /// The servers of a backend. A pool that would be the same is reused.
+    pub(crate) fn servers_of(&self, backend: &Arc<Backend>) -> BackendServers {
+        let queue = self.queue_for(&backend.id);
+        let servers = backend.upstreams.iter();
         let weights = servers.clone().map(|server| u64::from(server.weight));
-        SubsystemServers {
-            servers: servers.map(|server| self.pooled_server(subsystem, server, &queue)).collect(),
-            balancer: LoadBalancer::new(subsystem.balance.clone(), weights.collect()),
-            connect_timeout: subsystem.timeouts.connect,
-            retry_budget: subsystem.retries.as_ref().map(RetryBudget::new),
-            queue_limits: (
-                self.settings.worker_share.rounded_up_share(subsystem.queue.length),
-                subsystem.queue.timeout,
-            ),
+        BackendServers {
+            servers: servers.map(|server| self.pooled_server(backend, server, &queue)).collect(),
+            balancer: LoadBalancer::new(backend.balance.clone(), weights.collect()),
+            connect_timeout: backend.timeouts.connect,
+            retry_budget: backend.retries.as_ref().map(RetryBudget::new),
+            queue_limits: (self.settings.worker_share.rounded_up_share(backend.queue.length), backend.queue.timeout),
             wait_queue: queue,
+            policy: Arc::clone(backend),
         }
     }
 
-    fn queue_for(&self, subsystem: &Name) -> Rc<WaitQueue> {
+    fn queue_for(&self, backend: &Name) -> Rc<WaitQueue> {
         let mut lines = self.queues.borrow_mut();
-        let queue = lines.entry(subsystem.clone());
-        Rc::clone(queue.or_insert_with(|| Rc::new(WaitQueue::new(self.settings.health.queue_stats(subsystem)))))
+        let queue = lines.entry(backend.clone());
+        Rc::clone(queue.or_insert_with(|| Rc::new(WaitQueue::new(self.settings.health.queue_stats(backend)))))
     }
 
-    fn pooled_server(&self, subsystem: &Subsystem, server: &UpstreamServer, queue: &Rc<WaitQueue>) -> PooledServer {
+    fn pooled_server(&self, backend: &Backend, server: &UpstreamServer, queue: &Rc<WaitQueue>) -> PooledServer {
         PooledServer {
-            pool: self.pool_for(subsystem, server, queue),
+            pool: self.pool_for(backend, server, queue),
             requests_max: server.max_requests.map_or(usize::MAX, |max| self.settings.worker_share.exact_share(max)),
-            slow_start: subsystem.slow_start,
+            slow_start: backend.slow_start,
             server_hash: HashKey::from_bytes(server.authority.as_bytes()).server_hash(),
         }
     }
 
-    fn pool_for(&self, subsystem: &Subsystem, server: &UpstreamServer, queue: &Rc<WaitQueue>) -> Rc<ConnectionPool> {
-        let tls = self.settings.tls.load().get(&subsystem.id).cloned();
-        let connector = Connector::new(subsystem, server, tls, (&self.resolver, &self.settings.in_flight));
-        let key = (subsystem.id.clone(), server.authority.clone());
+    fn pool_for(&self, backend: &Backend, server: &UpstreamServer, queue: &Rc<WaitQueue>) -> Rc<ConnectionPool> {
+        let tls = self.settings.tls.load().get(&backend.id).cloned();
+        let connector = Connector::new(backend, server, tls, (&self.resolver, &self.settings.in_flight));
+        let key = (backend.id.clone(), server.authority.clone());
         let mut by_server = self.by_server.borrow_mut();
         match by_server.get(&key) {
             Some(pool) if pool.connects_to(&connector) => Rc::clone(pool),
             other => {
                 let in_flight = other
                     .map_or_else(|| Rc::new(ServerInFlight::new(Rc::clone(queue))), |pool| Rc::clone(&pool.in_flight));
-                let health = self.settings.health.server_health(&subsystem.id, server);
+                let health = self.settings.health.server_health(&backend.id, server);
                 let pool = Rc::new(ConnectionPool::new(connector, health, in_flight, &self.settings));
                 by_server.insert(key, Rc::clone(&pool));
                 pool
@@ -88,12 +87,13 @@ impl WorkerPools {
 
     /// Drops the pools of servers that a snapshot no longer names, which closes their idle connections.
     pub(crate) fn retain_servers(&self, snapshot: &PolicySnapshot) {
-        let named = |(subsystem, authority): &ServerKey| {
-            let mut same = snapshot.subsystems.iter().filter(|known| known.id == *subsystem);
-            same.any(|known| known.upstreams.iter().any(|server| server.authority == *authority))
-        };
-        self.by_server.borrow_mut().retain(|server, _| named(server));
-        self.queues.borrow_mut().retain(|subsystem, _| snapshot.subsystems.iter().any(|known| known.id == *subsystem));
+        let backends = snapshot.backends.iter();
+        let ids: HashSet<&Name> = backends.clone().map(|backend| &backend.id).collect();
+        let servers: HashSet<(&Name, &str)> = backends
+            .flat_map(|backend| backend.upstreams.iter().map(|server| (&backend.id, server.authority.as_str())))
+            .collect();
+        self.by_server.borrow_mut().retain(|(backend, authority), _| servers.contains(&(backend, authority.as_str())));
+        self.queues.borrow_mut().retain(|backend, _| ids.contains(backend));
         self.settings.health.forget_unused();
     }
 

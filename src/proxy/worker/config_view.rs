@@ -1,18 +1,21 @@
 //! One worker's view of the configuration that a reload replaces.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::limit::{CommandGate, LimitRefusal, LimiterRegistry};
-use crate::policy::{Command, DepartmentPolicy, PolicySnapshot, Subsystem};
-use crate::proxy::upstream::{SubsystemServers, WorkerPools};
+use crate::policy::{Command, DepartmentPolicy, PolicySnapshot, WeightedBackends};
+use crate::proxy::upstream::{BackendServers, WorkerPools};
 
-/// One configuration in one worker: the shared snapshot, and this worker's connection pools to the subsystems.
+/// One configuration in one worker: the shared snapshot, and this worker's connection pools to the backends.
 pub(crate) struct WorkerConfig {
     pub(crate) snapshot: Arc<PolicySnapshot>,
-    upstreams: Vec<Rc<SubsystemServers>>,
+    /// The servers of each backend, by its index.
+    backends: Vec<Rc<BackendServers>>,
+    /// The phase of each weighted choice, by its index.
+    phases: Vec<Cell<u64>>,
     /// The limits of a department (by number) on a command (by index). The cache avoids a map of maps and a lock per
     /// command.
     gates: RefCell<HashMap<(u32, usize), Rc<CommandGate>, foldhash::fast::RandomState>>,
@@ -24,9 +27,11 @@ const GATES_MAX: usize = 100_000;
 impl WorkerConfig {
     /// Builds the view of a snapshot. Connections to servers that remain in the configuration are kept.
     pub(crate) fn new(snapshot: Arc<PolicySnapshot>, pools: &WorkerPools) -> Self {
-        let upstreams = snapshot.subsystems.iter().map(|subsystem| Rc::new(pools.upstreams_for(subsystem))).collect();
+        let backends = snapshot.backends.iter().map(|backend| Rc::new(pools.servers_of(backend))).collect();
         pools.retain_servers(&snapshot);
-        Self { snapshot, upstreams, gates: RefCell::default() }
+        // A random start: otherwise every reload, in every worker, would begin with the same choices.
+        let phases = (0..snapshot.weighted_choices()).map(|_| Cell::new(fastrand::u64(..))).collect();
+        Self { snapshot, backends, phases, gates: RefCell::default() }
     }
 
     /// The limits of a department on a command.
@@ -49,8 +54,15 @@ impl WorkerConfig {
         Ok(gate)
     }
 
-    /// The servers of a subsystem of this snapshot.
-    pub(crate) fn upstreams_for(&self, subsystem: &Subsystem) -> &Rc<SubsystemServers> {
-        &self.upstreams[subsystem.index]
+    /// The servers of a backend of this snapshot, by its index.
+    pub(crate) fn servers_of(&self, backend: usize) -> &Rc<BackendServers> {
+        &self.backends[backend]
+    }
+
+    /// Chooses the share for the next request of a command. `None` if all weights are 0.
+    pub(crate) fn next_share(&self, backends: &WeightedBackends) -> Option<usize> {
+        let phase = &self.phases[backends.index];
+        phase.set(WeightedBackends::next_phase(phase.get()));
+        backends.share_at(phase.get())
     }
 }

@@ -110,7 +110,7 @@ fn duplicates_are_reported_with_both_positions() {
 #[test]
 fn only_the_main_file_has_settings_and_includes() {
     let desk = LoaderBench::with(&[("teams.d/a.yaml", "include: [x.yaml]\nworkers: 2\ndepartment: []\n")]);
-    let here = "(allowed here: listeners, departments, subsystems, grants)";
+    let here = "(allowed here: listeners, departments, subsystems, backends, grants)";
     assert_eq!(
         desk.problems(&mut desk.loader()),
         [

@@ -6,7 +6,7 @@
 //! - At most [`REPLAY_MAX`] bytes of a body are buffered, in a buffer of its own, and only until the head of the
 //!   response arrives.
 //!
-//! Leaves to [`crate::proxy::upstream::SubsystemServers`]: whether a request is resent.
+//! Leaves to [`crate::proxy::upstream::BackendServers`]: whether a request is resent.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Active health checks: the gateway probes every server whose subsystem configures them.
+//! Active health checks: the gateway probes every server whose backend configures them.
 //!
 //! Guarantees:
 //! - A server is checked once per gateway, not once per worker.
@@ -24,7 +24,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use crate::identity::SubsystemTls;
 use crate::lifecycle::DrainWatcher;
 use crate::model::Name;
-use crate::policy::{PolicySnapshot, Subsystem, UpstreamServer};
+use crate::policy::{Backend, PolicySnapshot, UpstreamServer};
 use crate::proxy::capacity::load_shedding::InFlightLimiter;
 
 use self::probe::HealthProbe;
@@ -118,18 +118,18 @@ impl HealthChecker {
     }
 
     fn configured_checks(&self, config: &PolicySnapshot) -> HashMap<ServerKey, (HealthProbe, UpstreamServer)> {
-        config.subsystems.iter().flat_map(|subsystem| self.subsystem_checks(subsystem)).collect()
+        config.backends.iter().flat_map(|backend| self.backend_checks(backend)).collect()
     }
 
-    fn subsystem_checks(&self, subsystem: &Subsystem) -> Vec<(ServerKey, (HealthProbe, UpstreamServer))> {
-        let Some(check) = &subsystem.health_check else { return Vec::new() };
-        let tls = self.tls.load().get(&subsystem.id).cloned();
+    fn backend_checks(&self, backend: &Backend) -> Vec<(ServerKey, (HealthProbe, UpstreamServer))> {
+        let Some(check) = &backend.health_check else { return Vec::new() };
+        let tls = self.tls.load().get(&backend.id).cloned();
         let one = |server: &UpstreamServer| {
-            let connector = Connector::new(subsystem, server, tls.clone(), (&self.resolver, &self.in_flight));
+            let connector = Connector::new(backend, server, tls.clone(), (&self.resolver, &self.in_flight));
             let probe = HealthProbe::new(connector, check.clone(), server);
-            ((subsystem.id.clone(), server.authority.clone()), (probe, server.clone()))
+            ((backend.id.clone(), server.authority.clone()), (probe, server.clone()))
         };
-        subsystem.upstreams.iter().map(one).collect()
+        backend.upstreams.iter().map(one).collect()
     }
 
     fn start_check(&self, server: &ServerKey, probe: HealthProbe, upstream: &UpstreamServer) -> RunningCheck {

@@ -19,7 +19,7 @@ use std::cell::RefCell;
 
 use crate::policy::LoadBalancing;
 
-use self::server_set::ServerSet;
+use self::server_set::{ServerSet, TriedServers};
 pub(crate) use super::endpoint::slow_start::FULL_WEIGHT;
 pub(crate) use rendezvous::HashKey;
 use smooth_wrr::SmoothWrr;
@@ -62,6 +62,8 @@ struct ServerWeights {
     by_position: Vec<u64>,
     /// The servers with a weight above 0.
     weighted: ServerSet,
+    /// Their number.
+    weighted_count: usize,
     /// Whether these weights are all equal.
     are_equal: bool,
 }
@@ -71,7 +73,9 @@ impl ServerWeights {
         let some = ServerSet::first(each.len()).filter(|position| each[position] > 0);
         let mut weights = some.positions().map(|position| each[position]);
         let first = weights.next();
-        Self { weighted: some, are_equal: weights.all(|weight| Some(weight) == first), by_position: each }
+        let are_equal = weights.all(|weight| Some(weight) == first);
+        let weighted_count = some.positions().count();
+        Self { weighted: some, weighted_count, are_equal, by_position: each }
     }
 
     /// The weight of a server at this moment: its configured weight times its slow-start weight.
@@ -92,13 +96,33 @@ impl LoadBalancer {
     }
 
     /// Selects the next server for a request with this key, out of the servers not yet tried.
-    pub(crate) fn select<S: BalancedServer>(&self, servers: &[S], key: Option<HashKey>, tried: ServerSet) -> Selection {
-        let open = self.weights.weighted.without(tried);
+    pub(crate) fn select<S: BalancedServer>(
+        &self,
+        servers: &[S],
+        key: Option<HashKey>,
+        tried: TriedServers,
+    ) -> Selection {
+        if let [only] = servers {
+            return match only.has_room() {
+                _ if self.weights.weighted_count == 0 || !tried.is_empty() => Selection::NoneLeft,
+                true => Selection::Server(0),
+                false => Selection::AllFull,
+            };
+        }
+        let is_least_request = match &self.policy {
+            LoadBalancing::LeastRequest => true,
+            LoadBalancing::Hash(_) => key.is_none(),
+            LoadBalancing::RoundRobin => false,
+        };
+        if is_least_request
+            && tried.is_empty()
+            && let Some((one, other)) = self.two_uniform(servers)
+        {
+            return Selection::Server(less_loaded(servers, (one, other), |_| FULL_WEIGHT));
+        }
+        let open = self.weights.weighted.without_tried(tried);
         if open.is_empty() {
             return Selection::NoneLeft;
-        }
-        if let [only] = servers {
-            return if only.has_room() { Selection::Server(0) } else { Selection::AllFull };
         }
         let share = |position: usize| self.weights.effective_weight(position, &servers[position]);
         let position = match (&self.policy, key) {
@@ -129,37 +153,36 @@ impl LoadBalancer {
         open: ServerSet,
         share: impl Fn(usize) -> u64,
     ) -> Option<usize> {
-        let two =
-            self.two_uniform(servers, open).or_else(|| self.two_weighted(available_servers(servers, open), &share));
-        let (one, other) = two?;
-        // Prefer the second server only if it stays less loaded after taking this request. Ties go to the first, so
-        // that idle servers get their shares.
-        let (busy, less) = (servers[one].in_flight(), servers[other].in_flight() + 1);
-        Some(if one != other && busy * share(other) >= less * share(one) { other } else { one })
+        let two = self.two_weighted(available_servers(servers, open), &share)?;
+        Some(less_loaded(servers, two, share))
     }
 
-    /// Two random servers without computing the set of available servers. This is the common case: all weights are
-    /// equal and both servers are available.
-    fn two_uniform<S: BalancedServer>(&self, servers: &[S], open: ServerSet) -> Option<(usize, usize)> {
-        if !self.weights.are_equal {
+    /// Two different random servers without computing the set of available servers. This is the common case: all
+    /// weights are equal and both servers are available. The cost does not depend on the number of servers.
+    fn two_uniform<S: BalancedServer>(&self, servers: &[S]) -> Option<(usize, usize)> {
+        let count = self.weights.weighted_count;
+        if !self.weights.are_equal || count < 2 {
             return None;
         }
-        let good = |position: &usize| {
-            let server = &servers[*position];
+        let mut random = self.random.borrow_mut();
+        let (one, other) = (random.usize(..count), random.usize(..count - 1));
+        let other = if other < one { other } else { other + 1 };
+        let two = self.weights.weighted.nth(one).zip(self.weights.weighted.nth(other));
+        let is_good = |position: usize| {
+            let server = &servers[position];
             server.is_healthy() && server.has_room() && server.slow_start_weight() >= FULL_WEIGHT
         };
-        let (one, other) = self.two_weighted(open, &|_| 1).filter(|(one, other)| one != other)?;
-        (good(&one) && good(&other)).then_some((one, other))
+        two.filter(|(one, other)| is_good(*one) && is_good(*other))
     }
 
     /// Two different random positions, each with a probability in proportion to its share; the same one twice if there
     /// is only one.
     fn two_weighted(&self, set: ServerSet, share: &impl Fn(usize) -> u64) -> Option<(usize, usize)> {
-        let one = self.one_weighted(set, share)?;
-        Some((one, self.one_weighted(set.without(ServerSet::single(one)), share).unwrap_or(one)))
+        let one = self.one_weighted(&set, share)?;
+        Some((one, self.one_weighted(&set.without(one), share).unwrap_or(one)))
     }
 
-    fn one_weighted(&self, set: ServerSet, share: &impl Fn(usize) -> u64) -> Option<usize> {
+    fn one_weighted(&self, set: &ServerSet, share: &impl Fn(usize) -> u64) -> Option<usize> {
         let whole: u64 = set.positions().map(share).sum();
         let mut left = self.random.borrow_mut().u64(..whole.max(1));
         let mut passed = set.positions().skip_while(|position| {
@@ -170,6 +193,13 @@ impl LoadBalancer {
         // A share can have dropped since the sum was computed.
         passed.next().or_else(|| set.nth(0))
     }
+}
+
+/// The less loaded of two servers. The second one is preferred only if it stays less loaded after taking this request:
+/// ties go to the first, so that idle servers get their shares.
+fn less_loaded<S: BalancedServer>(servers: &[S], (one, other): (usize, usize), share: impl Fn(usize) -> u64) -> usize {
+    let (busy, less) = (servers[one].in_flight(), servers[other].in_flight() + 1);
+    if one != other && busy * share(other) >= less * share(one) { other } else { one }
 }
 
 /// The servers with room among the healthy ones, or among all if none is healthy.

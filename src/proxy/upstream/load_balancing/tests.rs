@@ -57,11 +57,17 @@ fn picks(balance: LoadBalancing, servers: &[FakeServer], times: usize) -> Vec<us
 
 fn weighted_picks(balance: LoadBalancing, servers: &[FakeServer], weights: &[u64], times: usize) -> Vec<usize> {
     let balancer = balancer(balance, weights);
-    let one = |_| match balancer.select(servers, None, ServerSet::default()) {
+    let one = |_| match balancer.select(servers, None, TriedServers::default()) {
         Selection::Server(position) => position,
         other => panic!("{other:?}"),
     };
     (0..times).map(one).collect()
+}
+
+fn first_tried() -> TriedServers {
+    let mut tried = TriedServers::default();
+    tried.add(0);
+    tried
 }
 
 fn by_hash(servers: &[FakeServer], key: usize) -> &'static str {
@@ -70,7 +76,7 @@ fn by_hash(servers: &[FakeServer], key: usize) -> &'static str {
 
 fn by_weighted_hash(servers: &[FakeServer], weights: &[u64], key: &[u8]) -> &'static str {
     let balancer = balancer(LoadBalancing::Hash(HashSource::Department), weights);
-    match balancer.select(servers, Some(HashKey::from_bytes(key)), ServerSet::default()) {
+    match balancer.select(servers, Some(HashKey::from_bytes(key)), TriedServers::default()) {
         Selection::Server(position) => servers[position].name,
         other => panic!("{other:?}"),
     }
@@ -119,7 +125,7 @@ fn removed_server_moves_only_its_own_keys() {
 fn panic_mode_tries_each_server_once() {
     let servers = servers(&[(false, 0), (false, 0)]);
     let balancer = balancer(LoadBalancing::LeastRequest, &[1, 1]);
-    let mut tried = ServerSet::default();
+    let mut tried = TriedServers::default();
     let mut seen = Vec::new();
     while let Selection::Server(position) = balancer.select(&servers, None, tried) {
         tried.add(position);
@@ -139,8 +145,11 @@ fn full_server_is_skipped_and_unhealthy_one_does_not_replace_it() {
         assert_eq!(picks(balance.clone(), &servers, 5), [1; 5]);
         servers[1].room = false;
         let key = Some(HashKey::from_bytes(b"x"));
-        assert_eq!(balancer(balance.clone(), &[1; 3]).select(&servers, key, ServerSet::default()), Selection::AllFull);
-        assert_eq!(balancer(balance, &[1]).select(&servers[..1], None, ServerSet::default()), Selection::AllFull);
+        assert_eq!(
+            balancer(balance.clone(), &[1; 3]).select(&servers, key, TriedServers::default()),
+            Selection::AllFull
+        );
+        assert_eq!(balancer(balance, &[1]).select(&servers[..1], None, TriedServers::default()), Selection::AllFull);
     }
 }
 
@@ -183,7 +192,7 @@ fn least_request_splits_nine_to_one_idle_and_under_load() {
         let mut open = std::collections::VecDeque::new();
         let mut second = 0;
         for _ in 0..10_000 {
-            let Selection::Server(position) = balancer.select(&servers, None, ServerSet::default()) else {
+            let Selection::Server(position) = balancer.select(&servers, None, TriedServers::default()) else {
                 panic!("nobody")
             };
             servers[position].in_flight += 1;
@@ -245,9 +254,9 @@ fn server_of_weight_zero_gets_nothing_even_if_others_fail() {
         assert_eq!(weighted_picks(balance.clone(), &servers, &[1, 0], 5), [0; 5]);
         let balancer = balancer(balance, &[1, 0]);
         let key = Some(HashKey::from_bytes(b"x"));
-        assert_eq!(balancer.select(&servers, key, ServerSet::single(0)), Selection::NoneLeft);
+        assert_eq!(balancer.select(&servers, key, first_tried()), Selection::NoneLeft);
         servers[0].room = false;
-        assert_eq!(balancer.select(&servers, key, ServerSet::default()), Selection::AllFull);
+        assert_eq!(balancer.select(&servers, key, TriedServers::default()), Selection::AllFull);
     }
 }
 
@@ -263,7 +272,7 @@ fn remaining_servers_keep_the_ratio_of_their_weights() {
             let mut picked = [0; 3];
             for key in 0..4_000_usize {
                 let key = Some(HashKey::from_bytes(&key.to_be_bytes()));
-                let Selection::Server(position) = balancer.select(&servers, key, ServerSet::default()) else {
+                let Selection::Server(position) = balancer.select(&servers, key, TriedServers::default()) else {
                     panic!("nobody")
                 };
                 picked[position] += 1;
@@ -301,3 +310,13 @@ const FIXED: [(&str, usize, usize); 8] = [
     ("camera-0017", 3, 3),
     ("\u{4ea4}\u{901a}", 4, 4),
 ];
+
+#[test]
+fn least_request_reaches_each_of_many_servers() {
+    let fake = |_| FakeServer { healthy: true, room: true, in_flight: 0, warmth: FULL_WEIGHT, name: "a:1" };
+    let many: Vec<FakeServer> = (0..1024).map(fake).collect();
+    for balance in [LoadBalancing::LeastRequest, LoadBalancing::RoundRobin] {
+        let picked: std::collections::HashSet<_> = picks(balance.clone(), &many, 20_000).into_iter().collect();
+        assert_eq!(picked.len(), 1024, "{balance:?}");
+    }
+}

@@ -5,7 +5,7 @@
 //! - The first command is woken whenever a permit is returned.
 //! - A command that leaves the queue, for any reason, wakes its successor.
 //!
-//! Leaves to [`crate::proxy::upstream::SubsystemServers`]: which server has room.
+//! Leaves to [`crate::proxy::upstream::BackendServers`]: which server has room.
 
 use std::cell::Cell;
 use std::future::poll_fn;

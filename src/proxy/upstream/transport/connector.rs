@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::identity::SubsystemTls;
-use crate::policy::{Subsystem, UpstreamAddress, UpstreamProtocol, UpstreamServer};
+use crate::policy::{Backend, UpstreamAddress, UpstreamProtocol, UpstreamServer};
 use crate::proxy::capacity::load_shedding::InFlightLimiter;
 use crate::proxy::io::tcp_connection::TcpConnection;
 use crate::proxy::upstream::endpoint::dns::DnsResolver;
@@ -38,16 +38,16 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// The connector for a server of a subsystem.
+    /// The connector for a server of a backend.
     pub(crate) fn new(
-        subsystem: &Subsystem,
+        backend: &Backend,
         server: &UpstreamServer,
         tls: Option<SubsystemTls>,
         (resolver, in_flight): (&Rc<DnsResolver>, &Rc<InFlightLimiter>),
     ) -> Self {
         Self {
             address: server.address.clone(),
-            protocol: subsystem.protocol,
+            protocol: backend.protocol,
             uses_tls: server.secure,
             tls,
             resolver: Rc::clone(resolver),

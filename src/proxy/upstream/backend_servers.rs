@@ -1,38 +1,41 @@
-//! The servers of one subsystem: selection by load balancing, and the wait for a server with room.
+//! The servers of one backend: selection by load balancing, and the wait for a server with room.
 //!
 //! Guarantees: a selected server comes with the permit that counts the request in flight.
 //!
 //! Leaves to others: sending (`upstream`, `resend`).
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 
 use crate::model::Name;
-use crate::policy::{HashSource, LoadBalancing};
+use crate::policy::{Backend, HashSource, LoadBalancing};
 
 use super::attempt_state::AttemptState;
-use super::load_balancing::server_set::ServerSet;
+use super::load_balancing::server_set::TriedServers;
 use super::load_balancing::{self, HashKey, LoadBalancer, Selection};
 use super::pool::send_error::SendError;
 use super::pool::wait_queue::WaitQueue;
 use super::pool::{ConnectionPool, RequestPermit};
 use super::retry_budget::RetryBudget;
 
-/// The number of servers of a subsystem that one request is offered to. After that the subsystem is unreachable.
+/// The number of servers of a backend that one request is offered to. After that the backend is unreachable.
 pub(crate) const SERVERS_MAX: usize = 3;
 
-/// The servers of one subsystem as one worker uses them: load balancer, pools, wait queue and retry budget.
-pub(crate) struct SubsystemServers {
+/// The servers of one backend as one worker uses them: load balancer, pools, wait queue and retry budget.
+pub(crate) struct BackendServers {
+    /// The configuration of the backend.
+    pub(crate) policy: Arc<Backend>,
     pub(crate) balancer: LoadBalancer,
     pub(crate) servers: Vec<PooledServer>,
     pub(crate) connect_timeout: Duration,
     pub(crate) wait_queue: Rc<WaitQueue>,
     /// The maximum length of the wait queue, and the maximum time a request waits in it.
     pub(crate) queue_limits: (usize, Duration),
-    /// The budget for retries, if the subsystem allows retries.
+    /// The budget for retries, if the backend allows retries.
     pub(crate) retry_budget: Option<RetryBudget>,
 }
 
@@ -49,7 +52,7 @@ pub(crate) struct PooledServer {
 pub(crate) struct SelectedServer {
     pub(crate) pool: Rc<ConnectionPool>,
     pub(crate) permit: RequestPermit,
-    pub(crate) tried: ServerSet,
+    pub(crate) tried: TriedServers,
 }
 
 /// Why no server was selected for a request.
@@ -83,8 +86,8 @@ impl load_balancing::BalancedServer for PooledServer {
     }
 }
 
-impl SubsystemServers {
-    /// The key for sticky routing, if the subsystem uses hashing and the request has a key.
+impl BackendServers {
+    /// The key for sticky routing, if the backend uses hashing and the request has a key.
     pub(crate) fn hash_key(&self, headers: &HeaderMap, department: &Name) -> Option<HashKey> {
         match self.balancer.balance() {
             LoadBalancing::LeastRequest | LoadBalancing::RoundRobin => None,
@@ -125,7 +128,11 @@ impl SubsystemServers {
     }
 
     /// Selects the next server and takes a permit for it.
-    pub(crate) fn select_server(&self, key: Option<HashKey>, mut tried: ServerSet) -> Result<SelectedServer, NoServer> {
+    pub(crate) fn select_server(
+        &self,
+        key: Option<HashKey>,
+        mut tried: TriedServers,
+    ) -> Result<SelectedServer, NoServer> {
         match self.balancer.select(&self.servers, key, tried) {
             Selection::Server(position) => {
                 tried.add(position);

@@ -1,0 +1,111 @@
+//! The data plane as the Kubernetes controller sees it: documents and texts in memory, made live by a reload.
+//!
+//! Guarantees:
+//! - `apply` returns after the reload: what it reports is live, or is known to be rejected.
+//! - Texts are in place before the documents that name them, and are removed after these are gone.
+//! - A document that is the same as before is not parsed again.
+//! - The gateway is not ready until the first configuration of the cluster is live.
+//!
+//! Leaves to others: what the documents say (`kube`), and the reload itself (`reload`).
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use serde_json::Value;
+
+use crate::config::{ConfigProblems, ExcludedSource, MemoryDocument, MemoryDocuments, SharedDocuments};
+use crate::identity::MemoryTexts;
+use crate::kube::controller::DataPlane;
+use crate::kube::translate::MemoryTextMap;
+use crate::lifecycle::{Readiness, ReadinessBlock};
+use crate::telemetry::ConfigStatus;
+
+use super::live_listeners::LiveListeners;
+use super::reload::ReloadHandle;
+
+/// The documents and texts of a cluster, shared with the loader of the configuration. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterDocuments {
+    pub(crate) documents: SharedDocuments,
+    pub(crate) texts: MemoryTexts,
+}
+
+/// The data plane of this process.
+pub struct ClusterDataPlane {
+    cluster: ClusterDocuments,
+    reload: ReloadHandle,
+    live: LiveListeners,
+    status: Arc<ArcSwap<ConfigStatus>>,
+    parsed: Mutex<HashMap<String, (Value, MemoryDocument)>>,
+    /// Held until the first configuration of the cluster is live.
+    unready: Mutex<Option<ReadinessBlock>>,
+}
+
+impl ClusterDataPlane {
+    pub(crate) fn new(
+        cluster: ClusterDocuments,
+        (reload, live): (ReloadHandle, LiveListeners),
+        status: Arc<ArcSwap<ConfigStatus>>,
+        ready: &Readiness,
+    ) -> Self {
+        let unready = Mutex::new(Some(ready.block("the first configuration of the cluster")));
+        Self { cluster, reload, live, status, parsed: Mutex::default(), unready }
+    }
+
+    /// The documents as the loader takes them, and those that cannot be parsed.
+    fn parse(&self, documents: &[(String, Value)]) -> (Vec<MemoryDocument>, Vec<ExcludedSource>) {
+        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut known, mut good, mut excluded) = (HashMap::with_capacity(documents.len()), Vec::new(), Vec::new());
+        for (name, value) in documents {
+            let document = match parsed.remove(name).filter(|(before, _)| before == value) {
+                Some((_, document)) => Ok(document),
+                None => MemoryDocument::from_json(name, value),
+            };
+            match document {
+                Ok(document) => {
+                    good.push(document.clone());
+                    known.insert(name.clone(), (value.clone(), document));
+                }
+                Err(problem) => {
+                    excluded.push(ExcludedSource { source: name.clone(), problems: vec![problem] });
+                }
+            }
+        }
+        *parsed = known;
+        (good, excluded)
+    }
+
+    fn set_texts(&self, texts: &MemoryTextMap) -> Result<(), ConfigProblems> {
+        let set = |(name, text): (&String, &bytes::Bytes)| self.cluster.texts.set(name, text.to_vec());
+        let result = texts.0.iter().try_for_each(set);
+        result.map_err(|error| ConfigProblems::of_whole_file(error.to_string()))
+    }
+}
+
+impl DataPlane for ClusterDataPlane {
+    fn apply(
+        &self,
+        version: &str,
+        documents: &[(String, Value)],
+        texts: &MemoryTextMap,
+    ) -> Result<Vec<ExcludedSource>, ConfigProblems> {
+        self.set_texts(texts)?;
+        let (documents, mut excluded) = self.parse(documents);
+        self.cluster.documents.store(Arc::new(MemoryDocuments { version: version.to_owned(), documents }));
+        self.reload.request()?;
+        self.cluster.texts.retain(|name| texts.0.contains_key(name));
+        excluded.extend(self.status.load().excluded.iter().cloned());
+        Ok(excluded)
+    }
+
+    fn live_listeners(&self) -> BTreeSet<String> {
+        self.live.current().listeners.iter().map(|listener| listener.name.to_string()).collect()
+    }
+
+    fn set_ready(&self, is_ready: bool) {
+        if is_ready {
+            self.unready.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+}

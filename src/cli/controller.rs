@@ -1,0 +1,96 @@
+//! `tallygate controller`: runs the gateway as a Kubernetes ingress. Its configuration comes from the objects of a cluster.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::app::{self, ClusterDocuments, ControllerThread, StartOptions};
+use crate::clock::Clock;
+use crate::kube::controller::ControllerSettings;
+use crate::kube::lease::{LeaseSettings, LeaseTimes};
+use crate::kube::translate::ServiceSettings;
+
+use super::BadUsage;
+use super::serve::{ServeArgs, ServeSession};
+
+/// The environment variables that a pod gets by `fieldRef`.
+const POD_NAME: &str = "POD_NAME";
+const POD_NAMESPACE: &str = "POD_NAMESPACE";
+
+/// Arguments of `tallygate controller`.
+#[derive(Debug, Args)]
+pub struct ControllerArgs {
+    #[command(flatten)]
+    serve: ServeArgs,
+    /// Labels of the pods of the data plane, such as app=tallygate,release=main: the selector of the Services of Gateways
+    #[arg(long, value_name = "LABELS", default_value = "app.kubernetes.io/name=tallygate")]
+    data_plane_selector: String,
+    /// The namespace of the data plane [default: $POD_NAMESPACE, else default]
+    #[arg(long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// The name of the Lease by which one of several gateways is chosen to write
+    #[arg(long, value_name = "NAME", default_value = "tallygate-controller")]
+    lease: String,
+}
+
+/// Runs the gateway with the controller in one process.
+pub fn controller(args: &ControllerArgs) -> anyhow::Result<ExitCode> {
+    args.serve.run_logged(|| run(args))
+}
+
+fn run(args: &ControllerArgs) -> anyhow::Result<ExitCode> {
+    let settings = settings(args)?;
+    let mut session = ServeSession::install()?;
+    let cluster = ClusterDocuments::default();
+    let options = StartOptions {
+        cluster: Some(cluster.clone()),
+        ..StartOptions::new(args.serve.config().to_path_buf(), Clock::system())
+    };
+    let running = app::start(options)?;
+    let data_plane = running.cluster_data_plane(cluster);
+    let controller = ControllerThread::start(settings, data_plane, Clock::system())?;
+    session.run_until_stopped(&args.serve, &running);
+    controller.begin_stop();
+    running.shutdown()?;
+    controller.join();
+    args.serve.log_line("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn settings(args: &ControllerArgs) -> Result<ControllerSettings, BadUsage> {
+    let from_environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let namespace = args.namespace.clone().or_else(|| from_environment(POD_NAMESPACE));
+    let namespace = namespace.unwrap_or_else(|| "default".to_owned());
+    let pod = from_environment(POD_NAME).unwrap_or_else(|| "tallygate".to_owned());
+    Ok(ControllerSettings {
+        services: ServiceSettings {
+            namespace: namespace.clone(),
+            selector: parse_labels(&args.data_plane_selector)
+                .ok_or_else(|| BadUsage("--data-plane-selector: write labels as NAME=VALUE,NAME=VALUE".to_owned()))?,
+        },
+        lease: LeaseSettings {
+            namespace,
+            name: args.lease.clone(),
+            identity: format!("{pod}_{:016x}", fastrand::u64(..)),
+            times: LeaseTimes::default(),
+        },
+    })
+}
+
+fn parse_labels(text: &str) -> Option<BTreeMap<String, String>> {
+    let label = |part: &str| part.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    text.split(',').filter(|part| !part.is_empty()).map(label).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_pairs() {
+        let labels = parse_labels("a=1,b.example/c=").expect("labels");
+        assert_eq!(labels, BTreeMap::from([("a".to_owned(), "1".to_owned()), ("b.example/c".to_owned(), String::new())]));
+        assert_eq!(parse_labels("a"), None);
+    }
+}

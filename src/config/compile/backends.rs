@@ -1,0 +1,123 @@
+//! Compiles the groups of servers: those of the subsystems, and `backends`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::document::{ConfigDocument, ServerGroup, ServerTimeouts, SubsystemDocument};
+use crate::model::Name;
+use crate::policy::{Backend, BackendTimeouts, UpstreamProtocol};
+
+use super::doc_path::DocPath;
+use super::values::nonzero_duration_or;
+use super::{scalars, upstreams};
+
+const PROTOCOL_KEYWORDS: [(&str, UpstreamProtocol); 2] =
+    [("http1", UpstreamProtocol::Http1), ("http2", UpstreamProtocol::Http2)];
+
+/// All backends of a document.
+#[derive(Debug, Default)]
+pub(crate) struct CompiledBackends {
+    /// The backends by their index.
+    pub(crate) all: Vec<Arc<Backend>>,
+    /// The index of each backend, by its id as written.
+    by_id: HashMap<String, usize>,
+}
+
+impl CompiledBackends {
+    /// The backend with this id.
+    pub(crate) fn find(&self, id: &str) -> Option<&Arc<Backend>> {
+        self.all.get(*self.by_id.get(id)?)
+    }
+
+    fn add(&mut self, id: &str, backend: Backend) {
+        self.by_id.entry(id.to_owned()).or_insert(backend.index);
+        self.all.push(Arc::new(backend));
+    }
+}
+
+/// Compiles the servers of the subsystems, then `backends`, for this number of workers.
+pub(crate) fn compile_backends(document: &ConfigDocument, workers: usize, root: &DocPath<'_>) -> CompiledBackends {
+    let mut compiled = CompiledBackends::default();
+    for (index, written) in document.subsystems.iter().enumerate() {
+        let place = root.key("subsystems").item(index);
+        if written.upstreams.is_empty() {
+            continue;
+        }
+        let backend =
+            Backend { is_own: true, ..compile_servers(written.servers(), compiled.all.len(), workers, &place) };
+        compiled.add(&written.id, backend);
+    }
+    let places: HashMap<&str, usize> =
+        document.subsystems.iter().enumerate().map(|(index, written)| (written.id.as_str(), index)).collect();
+    let mut named: HashMap<&str, usize> = HashMap::new();
+    for (index, written) in document.backends.iter().enumerate() {
+        let place = root.key("backends").item(index);
+        place.key("id").parse_name(&written.id);
+        if let Some(subsystem) = places.get(written.id.as_str()) {
+            let message = format!("{:?} is the id of a subsystem; ids of backends and subsystems differ", written.id);
+            place.key("id").problem_beside(message, &root.key("subsystems").item(*subsystem).key("id"));
+        }
+        if let Some(first) = named.insert(&written.id, index) {
+            let message = format!("{:?} is the id of two backends", written.id);
+            place.key("id").problem_beside(message, &root.key("backends").item(first).key("id"));
+        }
+        if written.upstreams.is_none() {
+            place.key("upstreams").problem_with_hint("is missing", "write [] for a backend without servers");
+        }
+        compiled.add(&written.id, compile_servers(written.servers(), compiled.all.len(), workers, &place));
+    }
+    compiled
+}
+
+fn compile_servers(written: ServerGroup<'_>, index: usize, workers: usize, place: &DocPath<'_>) -> Backend {
+    let protocol = scalars::parse_keyword(written.protocol.unwrap_or("http1"), &PROTOCOL_KEYWORDS);
+    Backend {
+        id: Name::parse(written.id).unwrap_or_else(|_| Name::unknown()),
+        index,
+        is_own: false,
+        upstreams: upstreams::compile_upstreams(written.upstreams, workers, &place.key("upstreams")),
+        protocol: place.key("protocol").value_or_problem(protocol).unwrap_or_default(),
+        balance: upstreams::compile_balance(written.balance, &place.key("balance")),
+        queue: upstreams::compile_queue(written.queue, &place.key("queue")),
+        retries: upstreams::compile_retries(written.retries, &place.key("retries")),
+        slow_start: upstreams::compile_slow_start(written.slow_start, &place.key("slowStart")),
+        health_check: upstreams::compile_health_check(written.health_check, &place.key("healthCheck")),
+        timeouts: compile_timeouts(written.timeouts, &place.key("timeouts")),
+    }
+}
+
+fn compile_timeouts(written: ServerTimeouts<'_>, place: &DocPath<'_>) -> BackendTimeouts {
+    let time = |text, default, key| nonzero_duration_or(text, Duration::from_secs(default), &place.key(key));
+    BackendTimeouts {
+        connect: time(written.connect, 2, "connect"),
+        response: time(written.response, 15, "response"),
+        idle: time(written.idle, 300, "idle"),
+        deadline: time(written.deadline, 3600, "deadline"),
+    }
+}
+
+/// Reports the keys about servers of a subsystem that has none: they would silently have no effect on the servers of
+/// the backends that its commands name.
+pub(crate) fn refuse_unused_keys(written: &SubsystemDocument, place: &DocPath<'_>) {
+    let ServerGroup { protocol, tls, balance, queue, slow_start, retries, health_check, timeouts, .. } =
+        written.servers();
+    let keys = [
+        ("protocol", protocol.is_some()),
+        ("tls", tls.is_some()),
+        ("balance", balance.is_some()),
+        ("queue", queue.is_some()),
+        ("slowStart", slow_start.is_some()),
+        ("retries", retries.is_some()),
+        ("healthCheck", health_check.is_some()),
+        ("timeouts.connect", timeouts.connect.is_some()),
+        ("timeouts.response", timeouts.response.is_some()),
+        ("timeouts.idle", timeouts.idle.is_some()),
+        ("timeouts.deadline", timeouts.deadline.is_some()),
+    ];
+    for (key, _) in keys.into_iter().filter(|(_, is_written)| *is_written) {
+        place
+            .key(key)
+            .problem_with_hint("has no effect without upstreams", "write it in the backends, or give upstreams");
+    }
+}

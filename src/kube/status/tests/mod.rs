@@ -1,0 +1,4 @@
+//! Tests of the comparison and of the writer.
+
+mod comparison;
+mod writer;
