@@ -65,6 +65,10 @@ cluster-down: ## end the cluster and remove everything it made
 cluster-test: ## test the cluster itself: workloads, volumes, rolling restart, nothing left behind; one minute after the first build
 	@tests/cluster/cluster test
 
+.PHONY: conformance
+conformance: ## run the Gateway API's conformance suite on a cluster of its own, as root: tests/conformance/README.md; make conformance ARGS="--manifest FILE"
+	@tests/conformance/conformance run $(ARGS)
+
 # The fuzz targets: entry points of untrusted input (docs/decisions/fuzzing.md). New inputs are written to a separate folder.
 # Inputs worth keeping are copied to fuzz/corpus.
 DOORS := head path certificate configuration proxied ledger response
