@@ -69,6 +69,17 @@ cluster-test: ## test the cluster itself: workloads, volumes, rolling restart, n
 conformance: ## run the Gateway API's conformance suite on a cluster of its own, as root: tests/conformance/README.md; make conformance ARGS="--manifest FILE"
 	@tests/conformance/conformance run $(ARGS)
 
+# The package for Kubernetes: deploy/README.md.
+.PHONY: image chart-test chart-cluster-test
+image: ## build the container image FROM scratch, static and reproducible, with its bill of materials, into target/image
+	@deploy/image/build.sh
+
+chart-test: ## test the Helm chart, kustomize base and install.yaml without a cluster; builds helm, kustomize and kubeconform from Go modules once (3 minutes)
+	@deploy/test.sh
+
+chart-cluster-test: ## install the chart on a test cluster of its own, as root, with a program that stands in for the gateway
+	@deploy/test-cluster.sh
+
 # The fuzz targets: entry points of untrusted input (docs/decisions/fuzzing.md). New inputs are written to a separate folder.
 # Inputs worth keeping are copied to fuzz/corpus.
 DOORS := head path certificate configuration proxied ledger response

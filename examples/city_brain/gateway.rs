@@ -27,8 +27,8 @@ impl Gateway {
     pub(crate) fn start(folder: &Path, options: &Options, subsystems: &Subsystems) -> anyhow::Result<Self> {
         must_be_free(options)?;
         let config = write_configuration(folder, options, subsystems)?;
-        let running = tallygate::app::start(StartOptions { config, clock: Clock::system() })
-            .context("the gateway did not start")?;
+        let running =
+            tallygate::app::start(StartOptions::new(config, Clock::system())).context("the gateway did not start")?;
         let traffic = running.listener(LISTENER).context("the gateway has no listener for departments")?;
         let admin = running.admin().context("the gateway has no admin listener")?;
         Ok(Self { running, traffic, admin })

@@ -68,7 +68,7 @@ impl ClusterDataPlane {
                     known.insert(name.clone(), (value.clone(), document));
                 }
                 Err(problem) => {
-                    excluded.push(ExcludedSource { source: name.clone(), problems: vec![problem] });
+                    excluded.push(ExcludedSource { source: name.clone(), problems: vec![*problem] });
                 }
             }
         }

@@ -17,8 +17,8 @@ use crate::proxy::TrafficComponents;
 
 use super::live_listeners::LiveListeners;
 
-/// The TLS settings of listeners, by name. A reload replaces the settings of a name in place, so that the connections of
-/// the listener see them.
+/// The TLS settings of listeners, by name. A reload replaces the settings of a name in place, so that the connections
+/// of the listener see them.
 pub(crate) type ListenerTlsMap = HashMap<Name, Arc<ArcSwap<ServerTls>>>;
 
 /// The components that all threads of a running gateway share.

@@ -14,8 +14,10 @@
 
 mod app_error;
 mod binding;
+mod cluster_data_plane;
 mod components;
 mod control_thread;
+mod controller_thread;
 mod expiry_watch;
 mod file_descriptors;
 mod listener_control;
@@ -37,16 +39,16 @@ use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
 use crate::config::{ConfigLoader, ConfigProblems, Configuration, GatewaySettings};
-use crate::identity::{DiskFiles, PemSource};
+use crate::identity::{DiskFiles, MemoryOrDisk, PemSource};
 use crate::ledger::{Ledger, LedgerError, LedgerReader, LedgerSettings, MeterSeed};
-use crate::lifecycle::{Readiness, drain};
+use crate::lifecycle::{Departure, Readiness, drain};
 use crate::limit::LimiterRegistry;
 use crate::model::{Name, NameInterner, Outcome, Refused};
 use crate::policy::PolicySnapshot;
 use crate::proxy::{
     ConnectionLimits, TrafficComponents, UpstreamHealth, WorkerHandle, WorkerSettings, WorkerShutdown, start_worker,
 };
-use crate::telemetry::{Telemetry, logging};
+use crate::telemetry::{ConfigStatus, Telemetry, logging};
 
 use self::components::SharedComponents;
 use self::listener_control::{Activation, listener_control};
@@ -57,6 +59,8 @@ use reload::{ConfigReloader, ConfigSource, ReloadHandle};
 use shutdown::RunningParts;
 
 pub use self::app_error::AppError;
+pub use self::cluster_data_plane::{ClusterDataPlane, ClusterDocuments};
+pub use self::controller_thread::ControllerThread;
 pub(crate) use self::reload::department_names;
 pub use binding::{BindProblem, BindProblems};
 pub use live_listeners::{BoundAddress, LiveAddresses, LiveListener, LiveListeners};
@@ -67,26 +71,42 @@ pub struct StartOptions {
     pub config: PathBuf,
     /// The clock.
     pub clock: Clock,
+    /// Documents that a Kubernetes controller makes; `None` without one.
+    pub cluster: Option<ClusterDocuments>,
+}
+
+impl StartOptions {
+    /// A start from a configuration file alone.
+    pub fn new(config: PathBuf, clock: Clock) -> Self {
+        Self { config, clock, cluster: None }
+    }
 }
 
 /// A running gateway. Dropping it without [`RunningGateway::shutdown`] aborts all connections at once; no count is
 /// lost.
 pub struct RunningGateway {
     live: LiveListeners,
+    status: Arc<ArcSwap<ConfigStatus>>,
     parts: RunningParts,
 }
 
 /// Starts a gateway on its own threads and returns when it is ready.
 pub fn start(start: StartOptions) -> Result<RunningGateway, AppError> {
-    start_with_pem_source(start, Box::new(DiskFiles))
+    match start.cluster.as_ref().map(|cluster| cluster.texts.clone()) {
+        Some(texts) => start_with_pem_source(start, Box::new(MemoryOrDisk(texts))),
+        None => start_with_pem_source(start, Box::new(DiskFiles)),
+    }
 }
 
 /// Like [`start`]. Certificates, keys, authorities and revocation lists come from `pem_source`. A text that has changed
 /// there is live after the next reload.
 pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>) -> Result<RunningGateway, AppError> {
-    let StartOptions { config, clock } = start;
+    let StartOptions { config, clock, cluster } = start;
     let numbers = NameInterner::default();
     let mut loader = ConfigLoader::with_pem_source(&config, clock.clone(), pem_source);
+    if let Some(ClusterDocuments { documents, .. }) = cluster {
+        loader = loader.with_documents(documents);
+    }
     let (watch, loaded) = reload::load_config(&mut loader, &numbers);
     let configuration = loaded?;
     let Configuration { settings, snapshot, excluded, .. } = &configuration;
@@ -123,14 +143,15 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
     let source = ConfigSource { loader, interner: numbers, watch };
     let reloader = ConfigReloader::new((source, control), (settings.clone(), excluded.clone()), components.clone());
     reload::log_excluded(excluded);
+    let (status, departure) = (reloader.status(), components.traffic.departure.clone());
     let reloading = (reloader, settings.capacity.series);
     let live = components.live.clone();
     live.publish(addresses); // before the first reload
     let control = ControlThread::start(components, listeners, (activation, requests), reloading)?;
     drop(starting);
     let limits = settings.shutdown;
-    let parts = RunningParts { ready, limits, workers, control, traffic_drain: traffic, abort: end, ledger };
-    Ok(RunningGateway { live, parts })
+    let parts = RunningParts { ready, departure, limits, workers, control, traffic_drain: traffic, abort: end, ledger };
+    Ok(RunningGateway { live, status, parts })
 }
 
 /// What all parts of the gateway share.
@@ -151,6 +172,7 @@ fn shared_components(
         health: Arc::new(UpstreamHealth::new(Arc::clone(&telemetry), clock.clone())),
         telemetry,
         subsystem_tls: Arc::new(ArcSwap::from_pointee(subsystem_tls)),
+        departure: Departure::default(),
         clock,
     };
     SharedComponents {
@@ -178,6 +200,13 @@ impl RunningGateway {
     /// The live addresses, which a reload changes. Also notifies of changes.
     pub fn live_listeners(&self) -> LiveListeners {
         self.live.clone()
+    }
+
+    /// The data plane for a Kubernetes controller, which fills `cluster`: that of [`StartOptions::cluster`]. The
+    /// gateway is not ready until the controller has applied a configuration.
+    pub fn cluster_data_plane(&self, cluster: ClusterDocuments) -> ClusterDataPlane {
+        let (reload, live) = (self.reload_handle(), self.live.clone());
+        ClusterDataPlane::new(cluster, (reload, live), Arc::clone(&self.status), &self.parts.ready)
     }
 
     /// The bound address of the admin listener.

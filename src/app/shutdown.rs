@@ -1,7 +1,7 @@
 //! Graceful shutdown of the whole gateway.
 //!
 //! The order of stop (graceful shutdown):
-//! 1. turn unready
+//! 1. turn unready, and answer over HTTP/1.1 with `Connection: close`, so that clients connect elsewhere
 //! 2. wait `shutdown.delay`, so that load balancers notice
 //! 3. accept no new connections
 //! 4. let commands in flight finish, at most `shutdown.grace`
@@ -15,7 +15,7 @@ use std::thread;
 
 use crate::config::ShutdownSettings;
 use crate::ledger::{Ledger, LedgerReader, SeriesTotals};
-use crate::lifecycle::{DrainTrigger, Readiness};
+use crate::lifecycle::{Departure, DrainTrigger, Readiness};
 
 use super::app_error::AppError;
 use super::control_thread::ControlThread;
@@ -24,6 +24,8 @@ use super::threads::{ThreadHandle, block_on, wait_timeout};
 /// The parts of a running gateway that a shutdown ends, one after the other.
 pub(crate) struct RunningParts {
     pub(crate) ready: Readiness,
+    /// Announces the stop to connections.
+    pub(crate) departure: Departure,
     pub(crate) limits: ShutdownSettings,
     pub(crate) workers: Vec<ThreadHandle>,
     pub(crate) control: ControlThread,
@@ -38,6 +40,7 @@ impl RunningParts {
     /// Shuts down gracefully and blocks until the end. The order is that of the module's head.
     pub(crate) fn shut_down(self) -> Result<(), AppError> {
         let _stopping = self.ready.block("the shutdown");
+        self.departure.announce();
         thread::sleep(self.limits.delay);
         self.traffic_drain.begin();
         if !wait_timeout(self.traffic_drain.done(), self.limits.grace)? {

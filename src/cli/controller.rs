@@ -1,6 +1,6 @@
-//! `tallygate controller`: runs the gateway as a Kubernetes ingress. Its configuration comes from the objects of a cluster.
+//! `tallygate controller`: runs the gateway as a Kubernetes ingress. Its configuration comes from the objects of a
+//! cluster.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -11,7 +11,6 @@ use crate::kube::controller::ControllerSettings;
 use crate::kube::lease::{LeaseSettings, LeaseTimes};
 use crate::kube::translate::ServiceSettings;
 
-use super::BadUsage;
 use super::serve::{ServeArgs, ServeSession};
 
 /// The environment variables that a pod gets by `fieldRef`.
@@ -23,12 +22,12 @@ const POD_NAMESPACE: &str = "POD_NAMESPACE";
 pub struct ControllerArgs {
     #[command(flatten)]
     serve: ServeArgs,
-    /// Labels of the pods of the data plane, such as app=tallygate,release=main: the selector of the Services of Gateways
-    #[arg(long, value_name = "LABELS", default_value = "app.kubernetes.io/name=tallygate")]
-    data_plane_selector: String,
     /// The namespace of the data plane [default: $POD_NAMESPACE, else default]
     #[arg(long, value_name = "NAMESPACE")]
     namespace: Option<String>,
+    /// A range of load balancers that begin each connection with a PROXY protocol header; may be repeated
+    #[arg(long, value_name = "RANGE")]
+    proxy_protocol: Vec<String>,
     /// The name of the Lease by which one of several gateways is chosen to write
     #[arg(long, value_name = "NAME", default_value = "tallygate-controller")]
     lease: String,
@@ -40,7 +39,7 @@ pub fn controller(args: &ControllerArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn run(args: &ControllerArgs) -> anyhow::Result<ExitCode> {
-    let settings = settings(args)?;
+    let settings = settings(args);
     let mut session = ServeSession::install()?;
     let cluster = ClusterDocuments::default();
     let options = StartOptions {
@@ -58,39 +57,18 @@ fn run(args: &ControllerArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn settings(args: &ControllerArgs) -> Result<ControllerSettings, BadUsage> {
+fn settings(args: &ControllerArgs) -> ControllerSettings {
     let from_environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let namespace = args.namespace.clone().or_else(|| from_environment(POD_NAMESPACE));
     let namespace = namespace.unwrap_or_else(|| "default".to_owned());
     let pod = from_environment(POD_NAME).unwrap_or_else(|| "tallygate".to_owned());
-    Ok(ControllerSettings {
-        services: ServiceSettings {
-            namespace: namespace.clone(),
-            selector: parse_labels(&args.data_plane_selector)
-                .ok_or_else(|| BadUsage("--data-plane-selector: write labels as NAME=VALUE,NAME=VALUE".to_owned()))?,
-        },
+    ControllerSettings {
+        services: ServiceSettings { namespace: namespace.clone(), proxy_protocol: args.proxy_protocol.clone() },
         lease: LeaseSettings {
             namespace,
             name: args.lease.clone(),
             identity: format!("{pod}_{:016x}", fastrand::u64(..)),
             times: LeaseTimes::default(),
         },
-    })
-}
-
-fn parse_labels(text: &str) -> Option<BTreeMap<String, String>> {
-    let label = |part: &str| part.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-    text.split(',').filter(|part| !part.is_empty()).map(label).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_pairs() {
-        let labels = parse_labels("a=1,b.example/c=").expect("labels");
-        assert_eq!(labels, BTreeMap::from([("a".to_owned(), "1".to_owned()), ("b.example/c".to_owned(), String::new())]));
-        assert_eq!(parse_labels("a"), None);
     }
 }

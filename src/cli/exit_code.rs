@@ -59,7 +59,7 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return Some(match error {
             AppError::Config(_) => NOT_SO,
             AppError::Ledger(_) => STORAGE,
-            AppError::Bind(_) | AppError::Thread(_) => INTERNAL,
+            AppError::Bind(_) | AppError::Cluster(_) | AppError::Thread(_) => INTERNAL,
         });
     }
     if let Some(error) = cause.downcast_ref::<AuthorityError>() {

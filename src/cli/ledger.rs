@@ -109,6 +109,7 @@ fn show_info(args: &InfoArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> 
 fn write_info(info: &LedgerInfo, out: &mut impl Write) -> io::Result<()> {
     let none = || "none".to_owned();
     writeln!(out, "gateway    {} (format {}, calendar {})", info.gateway, info.format, info.calendar)?;
+    writeln!(out, "id         {}", info.id.as_deref().unwrap_or("none before its first epoch"))?;
     match &info.head.sealed_at {
         Some(at) => writeln!(out, "head       {}:{} sealed {at}", info.head.number, info.head.hash)?,
         None => writeln!(out, "head       nothing is sealed yet")?,

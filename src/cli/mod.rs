@@ -9,9 +9,13 @@ pub mod adjust;
 mod backup;
 pub mod check;
 pub mod completions;
+pub mod controller;
+mod distinct_ledgers;
 mod exit_code;
 pub mod explain;
 pub mod ledger;
+mod ledger_paths;
+pub mod migrate;
 mod output;
 pub mod pki;
 pub mod report;
@@ -45,10 +49,14 @@ struct CommandLine {
 enum CliCommand {
     /// Runs the gateway
     Serve(serve::ServeArgs),
+    /// Runs the gateway as a Kubernetes ingress
+    Controller(controller::ControllerArgs),
     /// Prints every problem of a configuration with its path
     Check(check::CheckArgs),
     /// Explains how the gateway would handle a request, and why
     Explain(explain::ExplainArgs),
+    /// Says what becomes of the Ingresses of another controller
+    Migrate(migrate::MigrateArgs),
     /// Inspects, verifies, corrects, exports and copies a ledger
     Ledger(ledger::LedgerArgs),
     /// Reports of usage
@@ -73,8 +81,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run_command(command: &CliCommand, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match command {
         CliCommand::Serve(args) => serve::serve(args),
+        CliCommand::Controller(args) => controller::controller(args),
         CliCommand::Check(args) => check::check(args, &Clock::system(), out),
         CliCommand::Explain(args) => explain::explain(args, &Clock::system(), out),
+        CliCommand::Migrate(args) => migrate::migrate(args, out),
         CliCommand::Ledger(args) => ledger::ledger(args, &Clock::system(), out),
         CliCommand::Report(args) => report::report(args, &Clock::system(), out),
         CliCommand::Pki(args) => pki::run(args, Clock::system().wall(), out),

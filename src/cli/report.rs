@@ -1,23 +1,32 @@
-//! `tallygate report`: reports usage from the ledger's files, with or without a running gateway.
+//! `tallygate report`: reports usage from the files of one or several ledgers, with or without running gateways.
+//!
+//! Guarantees:
+//! - One ledger is read after the other, so memory holds the rows of one.
+//! - A report is of all ledgers that were named, or there is none.
+//!
+//! Leaves to `ledger_paths`: finding the ledgers. Leaves to `distinct_ledgers`: which may be added.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 
 use crate::clock::Clock;
-use crate::ledger::LedgerFiles;
-use crate::ledger::audit::completeness;
+use crate::ledger::audit::ledger_coverage;
+use crate::ledger::{LedgerError, LedgerFiles};
 use crate::model::{CalendarOffset, Name, Window};
 use crate::report::render::TableTarget;
 use crate::report::{
-    GroupKeys, LedgerFacts, ReportCoverage, ReportQuery, ReportRange, ReportResolution, UsageReport, render,
+    GroupKeys, LedgerPart, LedgerSum, ReportQuery, ReportRange, ReportResolution, UsageReport, listed, render,
     utc_seconds_text,
 };
 
 use super::check::plural;
-use super::{BadUsage, TableFormat, print_message};
+use super::ledger_paths::LedgerPaths;
+use super::{BadUsage, TableFormat, distinct_ledgers, print_message};
 
 /// Arguments of `tallygate report`.
 #[derive(Debug, Args)]
@@ -35,9 +44,10 @@ enum ReportCommand {
 /// Arguments of `tallygate report usage`.
 #[derive(Debug, Args)]
 struct UsageArgs {
-    /// The ledger's book (the tally is found beside it)
-    #[arg(long, value_name = "DB")]
-    ledger: PathBuf,
+    /// The ledger's book (the tally is found beside it), or a quoted pattern such as 'ledgers/*/ledger.db'; several
+    /// ledgers, each of another gateway, are added up
+    #[arg(long = "ledger", value_name = "DB", required = true, num_args = 1..)]
+    ledgers: Vec<PathBuf>,
     /// The first day or month, in the ledger's calendar, or a whole hour such as 2026-10-01T08:00:00+08:00 [default:
     /// the beginning of this month]
     #[arg(long, value_name = "DATE")]
@@ -69,17 +79,31 @@ pub fn report(args: &ReportArgs, clock: &Clock, out: &mut impl Write) -> anyhow:
 fn report_usage(args: &UsageArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let by = GroupKeys::parse(&args.by).map_err(|error| BadUsage(format!("--by: {error}")))?;
     let renderer = usage_renderer(args.format);
-    let files = LedgerFiles::open(super::ledger::existing_book(&args.ledger)?)?;
-    let range = parse_range(args, files.calendar(), clock.window())?;
-    let facts = read_facts(&files, (&range, by.resolution()), (&args.ledger, clock))?;
-    let usage =
-        UsageReport::from_facts(ReportQuery { range, group_by: by, departments: args.departments.clone() }, facts)?;
+    let LedgerPaths { books, skipped } = LedgerPaths::find(&args.ledgers)?;
+    for path in &skipped {
+        print_message(&format!("note: {} is not a ledger: left out", path.display()));
+    }
+    let calendar = distinct_ledgers::check(&books)?;
+    let range = parse_range(args, calendar, clock.window())?;
+    let query = ReportQuery { range, group_by: by, departments: args.departments.clone() };
+    let usage = add_up(&books, query, (calendar, clock))?;
+    print_notes(&usage);
+    out.write_all(renderer(&usage)?.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tells people what the report leaves out, in whatever format it is.
+fn print_notes(usage: &UsageReport) {
     if usage.partial_adjustments > 0 {
         let corrections = plural(usage.partial_adjustments, "correction");
         print_message(&format!("note: {corrections} of a period that is only partly in this range: not shown"));
     }
-    out.write_all(renderer(&usage)?.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+    let with_gaps: Vec<_> = usage.ledgers.iter().filter(|ledger| ledger.has_gaps()).collect();
+    if usage.ledgers.len() > 1 && !with_gaps.is_empty() {
+        let paths: Vec<_> = with_gaps.iter().map(|ledger| ledger.path.as_str()).collect();
+        let (some, all) = (paths.len(), usage.ledgers.len());
+        print_message(&format!("note: counted only a part of the range, {some} of {all} ledgers: {}", listed(&paths)));
+    }
 }
 
 fn parse_range(args: &UsageArgs, calendar: CalendarOffset, now: Window) -> Result<ReportRange, BadUsage> {
@@ -90,26 +114,39 @@ fn parse_range(args: &UsageArgs, calendar: CalendarOffset, now: Window) -> Resul
     range.map_err(|error| BadUsage(error.to_string()))
 }
 
-/// Reads the ledger's rows of a range, at the resolution that the report needs.
-fn read_facts(
-    files: &LedgerFiles,
-    (range, grain): (&ReportRange, ReportResolution),
-    (path, clock): (&Path, &Clock),
-) -> anyhow::Result<LedgerFacts> {
-    let rows = match grain {
+/// Reads one ledger after the other and adds them up. A ledger that cannot be read is an error: a sum without it would
+/// be wrong.
+fn add_up(
+    books: &[PathBuf],
+    query: ReportQuery,
+    (calendar, clock): (CalendarOffset, &Clock),
+) -> anyhow::Result<UsageReport> {
+    let (range, resolution) = (query.range.clone(), query.group_by.resolution());
+    let now = clock.wall();
+    let mut sum = LedgerSum::new(query, calendar);
+    for book in books {
+        let part =
+            read_part(book, (&range, resolution), now).map_err(|error| distinct_ledgers::in_sum(error, book, books))?;
+        sum.add(part).with_context(|| format!("while {} was added", book.display()))?;
+    }
+    Ok(sum.finish(utc_seconds_text(now)))
+}
+
+/// Reads the part of one ledger. The coverage is read first: what is complete then has all its rows afterwards.
+fn read_part(
+    book: &Path,
+    (range, resolution): (&ReportRange, ReportResolution),
+    now: Timestamp,
+) -> Result<LedgerPart, LedgerError> {
+    let files = LedgerFiles::open(book)?;
+    let coverage = ledger_coverage(book, &range.windows(), now)?;
+    let rows = match resolution {
         ReportResolution::Whole => files.usage_total(range.windows()),
         ReportResolution::Day => files.usage_by_day(range.windows()),
         ReportResolution::Hour => files.usage_by_hour(range.windows()),
     }?;
-    let now = clock.wall();
-    let completeness = completeness(path, &range.windows(), now)?;
-    Ok(LedgerFacts {
-        rows,
-        calendar: files.calendar(),
-        adjustments: files.adjustments()?,
-        names: files.department_names()?,
-        coverage: ReportCoverage { made_at: utc_seconds_text(now), completeness },
-    })
+    let (adjustments, names) = (files.adjustments()?, files.dated_department_names()?);
+    Ok(LedgerPart { path: book.display().to_string(), rows, adjustments, names, coverage })
 }
 
 fn usage_renderer(format: TableFormat) -> fn(&UsageReport) -> anyhow::Result<String> {

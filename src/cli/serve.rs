@@ -1,6 +1,6 @@
 //! `tallygate serve`: runs the gateway until a signal ends it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -65,36 +65,73 @@ struct SignalStreams {
 /// From here on, messages go through the log. Neither a stalled reader nor a full disk behind it blocks the gateway,
 /// not even during shutdown.
 pub fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
-    init_log(args)?;
-    let ended = run_gateway(args).unwrap_or_else(|error| {
-        match args.log_format {
-            LogFormatArg::Json => tracing::error!("{}", error_text(&error)),
-            LogFormatArg::Text => logging::log_line(&format!("tallygate: {}", error_text(&error))),
-        }
-        ExitCode::from(exit_code(&error))
-    });
-    logging::flush_log();
-    Ok(ended)
+    args.run_logged(|| {
+        let mut session = ServeSession::install()?;
+        let running = app::start(StartOptions::new(args.config.clone(), Clock::system()))?;
+        session.run_until_stopped(args, &running);
+        running.shutdown()?;
+        args.log_line("stopped");
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
-fn run_gateway(args: &ServeArgs) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("starting")?;
-    let mut signals = runtime.block_on(async { SignalStreams::install() }).context("installing the signal handlers")?;
-    let running = app::start(StartOptions { config: args.config.clone(), clock: Clock::system() })?;
-    log_addresses(args.log_format, &running);
-    loop {
-        match runtime.block_on(signals.next_action()) {
-            SignalAction::Reload => drop(running.reload()), // the result is in the log, as for a changed file
-            SignalAction::ReopenLog => {
-                tracing::info!("SIGUSR1 ignored: the log goes to stderr, so there is no file to reopen")
+impl ServeArgs {
+    /// The configuration file.
+    pub(super) fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Runs `work` with the log in place. Its error goes to the log.
+    pub(super) fn run_logged(&self, work: impl FnOnce() -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+        init_log(self)?;
+        let ended = work().unwrap_or_else(|error| {
+            match self.log_format {
+                LogFormatArg::Json => tracing::error!("{}", error_text(&error)),
+                LogFormatArg::Text => logging::log_line(&format!("tallygate: {}", error_text(&error))),
             }
-            SignalAction::Stop => break,
+            ExitCode::from(exit_code(&error))
+        });
+        logging::flush_log();
+        Ok(ended)
+    }
+
+    /// Logs a line about the gateway's own lifecycle: unchanged in the text format, as an event in the JSON format.
+    pub(super) fn log_line(&self, text: &str) {
+        match self.log_format {
+            LogFormatArg::Text => logging::log_line(text),
+            LogFormatArg::Json => tracing::info!("{text}"),
         }
     }
-    log_line(args.log_format, "shutting down; waiting for commands in flight");
-    running.shutdown()?;
-    log_line(args.log_format, "stopped");
-    Ok(ExitCode::SUCCESS)
+}
+
+/// The signals of a running gateway.
+pub(super) struct ServeSession {
+    runtime: tokio::runtime::Runtime,
+    signals: SignalStreams,
+}
+
+impl ServeSession {
+    /// Installs the signal handlers, before anything starts.
+    pub(super) fn install() -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("starting")?;
+        let signals = runtime.block_on(async { SignalStreams::install() }).context("installing the signal handlers")?;
+        Ok(Self { runtime, signals })
+    }
+
+    /// Follows the signals until one asks for a stop.
+    pub(super) fn run_until_stopped(&mut self, args: &ServeArgs, running: &RunningGateway) {
+        log_addresses(args.log_format, running);
+        loop {
+            match self.runtime.block_on(self.signals.next_action()) {
+                SignalAction::Reload => drop(running.reload()), // the result is in the log, as for a changed file
+                SignalAction::ReopenLog => {
+                    tracing::info!("SIGUSR1 ignored: the log goes to stderr, so there is no file to reopen")
+                }
+                SignalAction::Stop => break,
+            }
+        }
+        args.log_line("shutting down; waiting for commands in flight");
+    }
 }
 
 fn init_log(args: &ServeArgs) -> anyhow::Result<()> {
@@ -154,13 +191,5 @@ impl SignalStreams {
             _ = self.quit.recv() => SignalAction::Stop,
             _ = self.user_1.recv() => SignalAction::ReopenLog,
         }
-    }
-}
-
-/// Logs a line about the gateway's own lifecycle: unchanged in the text format, as an event in the JSON format.
-fn log_line(format: LogFormatArg, text: &str) {
-    match format {
-        LogFormatArg::Text => logging::log_line(text),
-        LogFormatArg::Json => tracing::info!("{text}"),
     }
 }

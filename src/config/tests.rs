@@ -441,7 +441,7 @@ fn every_problem_is_reported_with_its_path() {
             "subsystems[0].commands[0].headers.request.set.Host",
             "rewrite.host",
         ),
-        ("body: { max: 16MiB }", "redirect: { status: 301 }", "subsystems[0].commands[0].redirect", "needs a location"),
+        ("body: { max: 16MiB }", "redirect: {}", "subsystems[0].commands[0].redirect", "needs a location"),
         (
             "body: { max: 16MiB }",
             "redirect: { location: /a, host: b }",

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::api::ApiFault;
-use super::objects::{Metadata, ObjectKey, ObjectKind};
+use super::objects::{CONTROLLER_NAME, Metadata, ObjectKey, ObjectKind};
 use crate::clock::Clock;
 
 /// The largest number of events that are remembered. One has about 200 bytes.
@@ -196,7 +196,7 @@ impl EventWriter {
             "kind": "Event",
             "metadata": { "namespace": namespace, "name": format!("{name}.{:x}", now.as_nanosecond()) },
             "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string(),
-            "reportingController": super::CONTROLLER_NAME,
+            "reportingController": CONTROLLER_NAME,
             "reportingInstance": self.instance,
             "type": "Warning",
             "action": "Translate",

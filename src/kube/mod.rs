@@ -21,6 +21,7 @@ pub mod watch;
 
 #[cfg(test)]
 pub(crate) mod fake_api;
+#[cfg(test)]
+mod real_api;
 
-/// The name under which GatewayClasses choose this controller, and under which it owns entries of a status.
-pub const CONTROLLER_NAME: &str = "tallygate.io/gateway-controller";
+pub use self::objects::CONTROLLER_NAME;

@@ -44,8 +44,10 @@ use self::tally::file::{SEGMENT_SLOTS, SlotSegment, TallyFile, TallyHeader};
 
 pub use self::values::error::BadAdjustment;
 pub use book::adjustments::{Adjustment, AdjustmentRow, add_adjustment, check_adjustment};
+pub use book::department_names::DatedName;
 pub use count::meter::{Meter, MeterSeed, RequestBodyMeter, Ticket};
 pub use count::series_memory::{SeriesMemory, series_memory};
+pub use files::book_path::is_companion;
 pub use reader::{LedgerFiles, LedgerReader};
 pub use values::error::LedgerError;
 pub use values::measures::{

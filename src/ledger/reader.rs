@@ -17,6 +17,7 @@ use crate::model::{CalendarOffset, Name, Window};
 
 use super::book::adjustments::{self, AdjustmentRow};
 use super::book::book_reader::{BookReader, open_detecting_changes, open_for_reading};
+use super::book::department_names::DatedName;
 use super::book::hour_rows;
 use super::book::read_only::FrozenBook;
 use super::book::usage_query::{UsageResolution, UsageSelection};
@@ -251,6 +252,23 @@ impl LedgerFiles {
     /// Returns the latest name of every department that was ever configured, by its id. No seal covers names.
     pub fn department_names(&self) -> Result<BTreeMap<String, String>, LedgerError> {
         BookReader::new(&self.path, &self.connection).department_names()
+    }
+
+    /// Like [`LedgerFiles::department_names`], with the time of each name.
+    pub fn dated_department_names(&self) -> Result<BTreeMap<String, DatedName>, LedgerError> {
+        BookReader::new(&self.path, &self.connection).dated_department_names()
+    }
+
+    /// Returns the identity of the ledger: the same for the life of the ledger and for all its copies, and not that of
+    /// any other ledger. `None` before the first start of a gateway has recorded its epoch; such a ledger has no
+    /// counts.
+    pub fn identity(&self) -> Result<Option<String>, LedgerError> {
+        BookReader::new(&self.path, &self.connection).identity()
+    }
+
+    /// Returns the canonical path of the book.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     fn query_consistent(

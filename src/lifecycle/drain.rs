@@ -66,7 +66,8 @@ impl DrainTrigger {
 impl DrainWatcher {
     /// Waits until the drain begins.
     pub async fn begun(&mut self) {
-        let _ = self.begun.wait_for(|stage| *stage != DrainStage::Open).await; // a dropped trigger also begins the drain
+        // A dropped trigger also begins the drain.
+        let _ = self.begun.wait_for(|stage| *stage != DrainStage::Open).await;
     }
 
     /// Whether the drain has begun.

@@ -2,12 +2,15 @@
 //!
 //! Guarantees:
 //!
+//! - [`Departure`] announces the stop before the drain begins.
 //! - The process is ready once every [`ReadinessBlock`] is dropped, and drained once every [`DrainWatcher`] is dropped.
 //! - A task that must be waited for holds such a value. The drop of the value is the report, so no report can be
 //!   forgotten.
 
+mod departure;
 mod drain;
 mod readiness;
 
+pub use departure::Departure;
 pub use drain::{DrainTrigger, DrainWatcher, drain};
 pub use readiness::{Readiness, ReadinessBlock};

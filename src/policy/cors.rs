@@ -135,6 +135,8 @@ impl CorsPolicy {
         let names = self.headers.as_ref().and_then(|names| self.allowed_names(names, asked));
         headers.extend(names.map(|names| (ACCESS_CONTROL_ALLOW_HEADERS, names)));
         headers.extend(self.max_age.clone().map(|seconds| (ACCESS_CONTROL_MAX_AGE, seconds)));
+        // Browsers read it from the response itself; the conformance suite of the Gateway API asks for it here too.
+        headers.extend(self.expose.clone().map(|expose| (ACCESS_CONTROL_EXPOSE_HEADERS, expose)));
         headers
     }
 
@@ -210,6 +212,7 @@ mod tests {
             "allow-headers: x-key",
             "allow-methods: PUT",
             "allow-origin: https://a",
+            "expose-headers: x-request-id",
             "max-age: 600",
             "vary: origin",
             "vary: request-headers",

@@ -85,8 +85,8 @@ impl PolicySnapshot {
         }
     }
 
-    /// The department of a caller with these identities in its certificate on this listener: the one that claims them, or
-    /// that of the listener's unclaimed callers.
+    /// The department of a caller with these identities in its certificate on this listener: the one that claims them,
+    /// or that of the listener's unclaimed callers.
     pub fn certified_department(
         &self,
         listener: &Name,

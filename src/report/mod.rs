@@ -9,12 +9,14 @@
 //! Leaves to `cli` and `admin`: reading the ledger and writing the text.
 
 mod grouping;
+mod ledger_sum;
 pub mod render;
 mod report_query;
 mod report_range;
 mod usage_report;
 
 pub use self::grouping::{BadGroupKey, GroupKey, GroupKeys, ReportResolution};
+pub use ledger_sum::{LedgerPart, LedgerSum, listed};
 pub use report_query::{LedgerFacts, ReportCoverage, ReportQuery, utc_seconds_text};
 pub use report_range::{BadReportRange, ReportRange};
-pub use usage_report::{ReportRow, SumOverflow, UsageReport};
+pub use usage_report::{ReportAdjustment, ReportLedger, ReportRow, SumOverflow, UsageReport};

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
+use crate::ledger::audit::LedgerCoverage;
 use crate::ledger::{Adjustment, AdjustmentRow, Measures, UsageRow};
 use crate::model::{CalendarOffset, Month, Window};
 
@@ -26,6 +29,57 @@ pub struct ReportRow {
     pub totals: Measures,
 }
 
+/// A correction of a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReportAdjustment {
+    /// The correction. Its number is that of its ledger.
+    #[serde(flatten)]
+    pub row: AdjustmentRow,
+    /// The path of its ledger; `None` if the report is of one ledger.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<String>,
+}
+
+/// A ledger of a report, and how far it reaches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReportLedger {
+    /// The path, as given or found.
+    pub path: String,
+    /// How far it reaches.
+    #[serde(flatten)]
+    pub coverage: LedgerCoverage,
+}
+
+impl ReportLedger {
+    /// Whether counts of the range may be missing: no gateway ran for a part of it, or an epoch lost counts.
+    pub fn has_gaps(&self) -> bool {
+        !self.coverage.gaps.is_empty() || !self.coverage.completeness.lost_counts.is_empty()
+    }
+}
+
+/// Sums of rows by the values of their keys.
+#[derive(Debug, Default)]
+pub(crate) struct GroupSums {
+    groups: BTreeMap<Vec<String>, Measures>,
+    total: Measures,
+}
+
+impl GroupSums {
+    /// Adds a row to its group and to the total.
+    pub(crate) fn add(&mut self, row: &UsageRow, calendar: CalendarOffset, by: &GroupKeys) -> Result<(), SumOverflow> {
+        let keys = by.keys().iter().map(|key| key.value_of(row, calendar)).collect();
+        let sum = self.groups.entry(keys).or_default();
+        *sum = sum.checked_add(&row.totals).ok_or(SumOverflow)?;
+        self.total = self.total.checked_add(&row.totals).ok_or(SumOverflow)?;
+        Ok(())
+    }
+
+    /// The rows, sorted by their keys, and the sum of all rows.
+    pub(crate) fn into_rows(self) -> (Vec<ReportRow>, Measures) {
+        (self.groups.into_iter().map(|(keys, totals)| ReportRow { keys, totals }).collect(), self.total)
+    }
+}
+
 /// The usage of a range, grouped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageReport {
@@ -40,13 +94,15 @@ pub struct UsageReport {
     /// The sum of all rows.
     pub total: Measures,
     /// Corrections whose period lies in the range. No row and no sum includes them.
-    pub adjustments: Vec<AdjustmentRow>,
+    pub adjustments: Vec<ReportAdjustment>,
     /// The number of corrections whose period lies only partly in the range.
     pub partial_adjustments: usize,
     /// The display names of departments, by id. An id without a name is shown as it is.
     pub names: BTreeMap<String, String>,
     /// The coverage of the period according to the ledger; `None` if the rows are not from a ledger.
     pub coverage: Option<ReportCoverage>,
+    /// The ledgers that were added up, in their order, each with its coverage. Empty for the gateway's own ledger.
+    pub ledgers: Vec<ReportLedger>,
 }
 
 impl UsageReport {
@@ -57,15 +113,9 @@ impl UsageReport {
         calendar: CalendarOffset,
         by: GroupKeys,
     ) -> Result<Self, SumOverflow> {
-        let mut groups: BTreeMap<Vec<String>, Measures> = BTreeMap::new();
-        let mut total = Measures::default();
-        for row in rows {
-            let keys = by.keys().iter().map(|key| key.value_of(row, calendar)).collect();
-            let sum = groups.entry(keys).or_default();
-            *sum = sum.checked_add(&row.totals).ok_or(SumOverflow)?;
-            total = total.checked_add(&row.totals).ok_or(SumOverflow)?;
-        }
-        let rows = groups.into_iter().map(|(keys, totals)| ReportRow { keys, totals }).collect();
+        let mut sums = GroupSums::default();
+        rows.iter().try_for_each(|row| sums.add(row, calendar, &by))?;
+        let (rows, total) = sums.into_rows();
         Ok(Self {
             range,
             calendar,
@@ -76,6 +126,7 @@ impl UsageReport {
             partial_adjustments: 0,
             names: BTreeMap::new(),
             coverage: None,
+            ledgers: Vec::new(),
         })
     }
 
@@ -84,6 +135,7 @@ impl UsageReport {
         let LedgerFacts { mut rows, calendar, mut adjustments, names, coverage } = facts;
         rows.retain(|row| query.selects(row.department.as_str()));
         adjustments.retain(|row| query.selects(&row.adjustment.department));
+        let adjustments = adjustments.into_iter().map(|row| ReportAdjustment { row, ledger: None }).collect();
         let usage = Self::group(&rows, query.range, calendar, query.group_by)?.with_adjustments(adjustments);
         Ok(Self { names, coverage: Some(coverage), ..usage })
     }
@@ -101,22 +153,19 @@ impl UsageReport {
 
     /// Net units of the whole report: usage plus corrections.
     pub fn net_units(&self) -> i128 {
-        i128::from(self.total.units) + self.adjustments.iter().map(|row| i128::from(row.adjustment.units)).sum::<i128>()
+        i128::from(self.total.units)
+            + self.adjustments.iter().map(|one| i128::from(one.row.adjustment.units)).sum::<i128>()
     }
 
     /// Adds the corrections whose whole period lies in the range. Counts those whose period lies in it only partly.
-    pub fn with_adjustments(mut self, adjustments: Vec<AdjustmentRow>) -> Self {
-        let range = self.range.windows();
-        let touches = |period: &std::ops::Range<Window>| period.start < range.end && range.start < period.end;
-        let (mut whole, mut cut) = (Vec::new(), 0);
-        for row in adjustments {
-            match row.adjustment.windows(self.calendar).filter(touches) {
-                Some(period) if range.start <= period.start && period.end <= range.end => whole.push(row),
-                Some(_) => cut += 1,
-                None => {}
+    pub fn with_adjustments(mut self, adjustments: Vec<ReportAdjustment>) -> Self {
+        for one in adjustments {
+            match AdjustmentPlace::of(&one.row, &self.range, self.calendar) {
+                AdjustmentPlace::Inside => self.adjustments.push(one),
+                AdjustmentPlace::Cut => self.partial_adjustments += 1,
+                AdjustmentPlace::Outside => {}
             }
         }
-        (self.adjustments, self.partial_adjustments) = (whole, cut);
         self
     }
 
@@ -144,15 +193,38 @@ impl UsageReport {
     }
 }
 
+/// Where the period of a correction lies relative to a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AdjustmentPlace {
+    /// The whole period lies in the range.
+    Inside,
+    /// A part of the period lies in the range.
+    Cut,
+    /// No part of the period lies in the range.
+    Outside,
+}
+
+impl AdjustmentPlace {
+    pub(crate) fn of(row: &AdjustmentRow, range: &ReportRange, calendar: CalendarOffset) -> Self {
+        let range = range.windows();
+        let touches = |period: &std::ops::Range<Window>| period.start < range.end && range.start < period.end;
+        match row.adjustment.windows(calendar).filter(touches) {
+            Some(period) if range.start <= period.start && period.end <= range.end => Self::Inside,
+            Some(_) => Self::Cut,
+            None => Self::Outside,
+        }
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::ledger::audit::{LostCounts, PeriodCompleteness, PeriodState};
+    use crate::ledger::audit::{CoverageGap, LostCounts, PeriodCompleteness, PeriodState};
     use crate::model::{Finished, Name, Outcome, Refused};
     use crate::report::BadGroupKey;
     use crate::report::ReportResolution;
 
-    fn row(department: &str, window: u32, outcome: Outcome, commands: u64) -> UsageRow {
+    pub(crate) fn row(department: &str, window: u32, outcome: Outcome, commands: u64) -> UsageRow {
         let name = |text| Name::parse(text).expect("a name");
         UsageRow {
             window: Window(window),
@@ -231,6 +303,10 @@ pub(crate) mod tests {
         }
     }
 
+    pub(crate) fn correction(period: &str, units: i64) -> ReportAdjustment {
+        ReportAdjustment { row: adjustment(period, units), ledger: None }
+    }
+
     #[test]
     fn adjustments_are_shown_if_their_whole_period_is_in_range() {
         let calendar = CalendarOffset::default();
@@ -242,11 +318,11 @@ pub(crate) mod tests {
         ] {
             let range = ReportRange::parse(Some(from), Some(to), calendar, Window(0)).expect("a range");
             let usage = UsageReport::group(&[], range, calendar, GroupKeys::default()).expect("it fits");
-            let usage = usage.with_adjustments(all.iter().map(|period| adjustment(period, -5)).collect());
+            let usage = usage.with_adjustments(all.iter().map(|period| correction(period, -5)).collect());
             assert_eq!(usage.partial_adjustments, cut, "{from} {to}");
             let shown = usage.adjustments;
             assert_eq!(
-                shown.iter().map(|row| row.adjustment.period.as_str()).collect::<Vec<_>>(),
+                shown.iter().map(|one| one.row.adjustment.period.as_str()).collect::<Vec<_>>(),
                 expected,
                 "{from} {to}"
             );
@@ -273,6 +349,27 @@ pub(crate) mod tests {
         assert_eq!(usage.rows.iter().map(|row| row.keys[0].as_str()).collect::<Vec<_>>(), ["police"]);
         assert_eq!((usage.total.units, usage.adjustments.len(), usage.net_units()), (6, 1, 4));
         assert_eq!((usage.department_name("police"), usage.department_name("parking")), ("Police Bureau", "parking"));
+    }
+
+    /// A ledger that ends within the range.
+    pub(crate) fn ledger(path: &str, gateway: &str) -> ReportLedger {
+        let gap = |from: &str, to: &str, why: &str| CoverageGap {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            why: why.to_owned(),
+        };
+        ReportLedger {
+            path: path.to_owned(),
+            coverage: LedgerCoverage {
+                id: Some(format!("id-of-{path}")),
+                begins: Some("2026-01-01T15:00:00Z".to_owned()),
+                complete_to: Some("2026-01-01T16:00:00Z".to_owned()),
+                ended_at: Some("2026-01-01T16:00:00Z".to_owned()),
+                gaps: vec![gap("2026-01-01T16:00:00Z", "2026-01-02T00:00:00Z", "closed")],
+                gaps_left_out: 0,
+                completeness: PeriodCompleteness { gateway: gateway.to_owned(), ..coverage().completeness },
+            },
+        }
     }
 
     pub(crate) fn coverage() -> ReportCoverage {

@@ -296,7 +296,11 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
         );
         assert_eq!(
             lines(&text, "tallygate_config"),
-            [r#"tallygate_config_info{version="0123456789ab"} 1"#, "tallygate_config_restart_needed 0"]
+            [
+                "tallygate_config_excluded_sources 0",
+                r#"tallygate_config_info{version="0123456789ab"} 1"#,
+                "tallygate_config_restart_needed 0"
+            ]
         );
         assert_eq!(
             lines(&text, "tallygate_department_commands_in_flight{"),

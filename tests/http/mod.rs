@@ -9,6 +9,7 @@ mod early_responses;
 mod gzip;
 mod header_and_path_rewriting;
 mod header_forwarding;
+mod ingress_annotations;
 mod interim_responses;
 mod large_bodies;
 mod message_ends;

@@ -20,11 +20,11 @@ async fn sigterm_lets_commands_in_flight_finish_and_exits_0() {
     }
     world.process().signal("TERM");
     until("the gateway reports not ready", async || (world.admin("/readyz").await.0 == 503).then_some(())).await;
-    assert_eq!(
-        world.client("traffic-police").get(READ).await.status,
-        200,
-        "the listener accepts connections during the delay"
-    );
+    for (client, connection) in world.clients("traffic-police").iter().zip(["close", ""]) {
+        let during = client.get(READ).await;
+        assert_eq!(during.status, 200, "the listener accepts connections during the delay");
+        assert_eq!(during.header("connection"), connection, "HTTP/1.1 closes with the response, HTTP/2 with GOAWAY");
+    }
     let address = world.gateway_address();
     until("the listener is closed", async || tokio::net::TcpStream::connect(address).await.err()).await;
     world.server("cameras").release("drain");
@@ -34,7 +34,7 @@ async fn sigterm_lets_commands_in_flight_finish_and_exits_0() {
     let status = world.take_process().ended().await;
     assert_eq!(status.code(), Some(0), "{}", world.log_of_process());
     let usage = world.close().await;
-    assert_eq!(usage.of("traffic-police", "ok"), 3);
+    assert_eq!(usage.of("traffic-police", "ok"), 4);
 }
 
 #[tokio::test]

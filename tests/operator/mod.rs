@@ -1,5 +1,5 @@
 //! Operations: command line, admin listener (`/metrics`, readiness), config reload, live listeners, graceful shutdown
-//! (drain, GOAWAY), logging, the manual, and third-party tools (nginx, Prometheus, curl, openssl, sqlite3).
+//! (drain, GOAWAY), logging, the manual, migration, and third-party tools (nginx, Prometheus, curl, openssl, sqlite3).
 
 mod admin_listener;
 mod command_line;
@@ -8,4 +8,5 @@ mod graceful_shutdown;
 mod live_listeners;
 mod logging;
 mod manual;
+mod migrate;
 pub(crate) mod third_party_tools;

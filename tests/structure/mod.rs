@@ -68,7 +68,11 @@ const ORDERS: [FolderOrder; 8] = [
         floors: &["tls_config", "verification", "revocation", "trust", "tls_files", "sni", "certificate", "der"],
         sideways: &[],
     },
-    FolderOrder { folder: "kube", floors: &["watch status lease events", "index", "api", "objects"], sideways: &[] },
+    FolderOrder {
+        folder: "kube",
+        floors: &["controller", "watch status lease events translate", "index", "api", "objects"],
+        sideways: &[],
+    },
     FolderOrder { folder: "config", floors: &["loading", "compile", "settings", "parse", "document"], sideways: &[] },
 ];
 

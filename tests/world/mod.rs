@@ -327,7 +327,7 @@ impl World {
 
     /// Like [`World::start_here`], with certificates and keys in memory beside those of the disk.
     pub async fn start_here_with(&mut self, texts: MemoryTexts) {
-        let start = tallygate::app::StartOptions { config: self.config_file(), clock: self.clock.clone() };
+        let start = tallygate::app::StartOptions::new(self.config_file(), self.clock.clone());
         let source = Box::new(MemoryOrDisk(texts));
         let start = move || tallygate::app::start_with_pem_source(start, source);
         let started = tokio::task::spawn_blocking(start); // it creates runtimes

@@ -145,11 +145,12 @@ pub fn read_books(program: &Path, book: &Path) -> Result<Books> {
     let output = command.arg(book).output().context("running tallygate report")?;
     ensure!(output.status.success(), "tallygate report failed: {}", String::from_utf8_lossy(&output.stderr));
     let mut all: Value = serde_json::from_slice(&output.stdout).context("reading tallygate's report")?;
-    // The time of the report and whether its period can still change are not usage. A start changes both, so both are
-    // removed.
+    // The time of the report and whether the period of a ledger can still change are not usage. A start changes both,
+    // so both are removed.
     if let Some(document) = all.as_object_mut() {
         document.remove("made_at");
         document.remove("completeness");
+        document.remove("ledgers");
     }
     let mut usage = Usage::new();
     for row in all["rows"].as_array().context("a report has rows")? {

@@ -133,7 +133,7 @@ fn parse_field_value(text: &str) -> Result<HeaderValue, String> {
 fn compile_rewrite(written: &RewriteDocument, matches: &[CommandMatch], place: &DocPath<'_>) -> Option<RequestRewrite> {
     let RewriteDocument { host, path, prefix, replace_prefix_match } = written;
     if host.is_none() && path.is_none() && prefix.is_none() && replace_prefix_match.is_none() {
-        return place.missing("needs a host, or one of path, prefix and replacePrefixMatch");
+        return place.missing("needs a host, or one of path, prefix and replacePrefixMatch, and only one of them");
     }
     let host = host.as_deref().and_then(|host| {
         let place = place.key("host");
@@ -181,9 +181,12 @@ fn compile_redirect(
     let location = match (location, has_parts) {
         (Some(location), false) => compile_location(location, matches, &place.key("location")),
         (None, true) => Some(RedirectLocation::Parts(Box::new(compile_parts(written, matches, place)))),
+        // The same URL with another status, such as 303 after a POST.
+        (None, false) if written.status.is_some() => Some(RedirectLocation::Parts(Box::default())),
         (Some(_), true) => place.missing("has a location and parts of a URL; write only one of the two"),
-        (None, false) => place
-            .missing("needs a location, or at least one of scheme, host, port, path, prefix and replacePrefixMatch"),
+        (None, false) => place.missing(
+            "needs a location, or at least one of status, scheme, host, port, path, prefix and replacePrefixMatch",
+        ),
     };
     Some(RedirectTarget { status: status?, location: location? })
 }

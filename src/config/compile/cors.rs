@@ -19,7 +19,7 @@ pub(crate) fn compile_cors(written: &CorsDocument, place: &DocPath<'_>) -> Arc<C
     let max_age =
         written.max_age.as_deref().and_then(|text| place.key("maxAge").value_or_problem(scalars::parse_duration(text)));
     Arc::new(CorsPolicy {
-        origins: compile_origins(&written.origins, credentials, &place.key("origins")),
+        origins: compile_origins(written, credentials, &place.key("origins")),
         methods: list(&written.methods, "methods", |text| scalars::parse_method(text).map(|method| method.to_string())),
         headers: list(&written.headers, "headers", parse_field_name),
         expose: compile_exposed(written, credentials, &place.key("exposeHeaders")),
@@ -28,13 +28,14 @@ pub(crate) fn compile_cors(written: &CorsDocument, place: &DocPath<'_>) -> Arc<C
     })
 }
 
-fn compile_origins(written: &[String], credentials: bool, place: &DocPath<'_>) -> AllowedOrigins {
+fn compile_origins(document: &CorsDocument, credentials: bool, place: &DocPath<'_>) -> AllowedOrigins {
+    let written = &document.origins;
     if written.is_empty() {
         place.problem("at least one origin is required, or \"*\" for all");
     }
     limit_names(written, place);
     if written.iter().any(|text| text == "*") {
-        if credentials {
+        if credentials && !document.may_trust_all {
             let hint = "name the origins, or leave credentials out";
             place.problem_with_hint("\"*\" cannot be combined with credentials: browsers reject it", hint);
         }

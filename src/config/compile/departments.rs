@@ -12,7 +12,7 @@ use crate::config::settings::gateway_settings::ListenerSettings;
 use crate::model::{CallerId, Department, Name, NameInterner};
 use crate::policy::DepartmentPolicy;
 
-use super::CompileContext;
+use super::compile_context::CompileContext;
 use super::doc_path::DocPath;
 use super::{limits, scalars};
 

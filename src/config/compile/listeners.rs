@@ -14,7 +14,7 @@ use crate::identity::{
 use crate::model::{Name, NetworkRanges};
 use crate::policy::ANY_HOST;
 
-use super::CompileContext;
+use super::compile_context::CompileContext;
 use super::doc_path::DocPath;
 use super::scalars;
 use super::values::parse_address;

@@ -10,6 +10,7 @@ mod command_context;
 mod command_match;
 mod command_shape;
 mod commands;
+mod compile_context;
 mod cors;
 mod departments;
 mod doc_path;
@@ -25,28 +26,14 @@ mod values;
 
 use std::sync::Arc;
 
-use crate::model::NameInterner;
 use crate::policy::{MatchPlace, PolicyConflict, PolicySnapshot, SnapshotDraft};
 
 use super::document::{ConfigDocument, MatchListDocument};
 use super::parse::problem::ConfigProblem;
-use super::parse::source_files::SourceFiles;
 use super::settings::gateway_settings::{GatewaySettings, ListenerSettings, SubsystemTlsSettings};
+pub(crate) use compile_context::CompileContext;
 use departments::CompiledDepartments;
 use doc_path::{DocPath, ProblemList};
-
-/// The context in which a document is compiled.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CompileContext<'a> {
-    /// The files of the document. Relative paths are relative to the file that contains them.
-    pub(crate) sources: &'a SourceFiles,
-    /// The document's version.
-    pub(crate) version: &'a str,
-    /// The interner that assigns numbers to names.
-    pub(crate) numbers: &'a NameInterner,
-    /// Whether listeners and departments may be missing: another part of the process adds them later.
-    pub(crate) may_be_empty: bool,
-}
 
 /// Compiles a document to its meaning and all its problems. If there are problems, the settings contain placeholders.
 pub(crate) fn compile_document(document: &ConfigDocument, context: CompileContext<'_>) -> CompiledDocument {

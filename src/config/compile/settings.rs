@@ -1,4 +1,4 @@
-//! Compiles the settings that are read only at start: `gateway`, `admin`, `ledger`, `calendar`, `workers`, `shutdown`,
+//! Compiles the settings beside listeners and policy: `gateway`, `admin`, `ledger`, `calendar`, `workers`, `shutdown`,
 //! `capacity`.
 
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use crate::config::settings::gateway_settings::{
 use crate::model::CalendarOffset;
 use crate::policy::Durability;
 
-use super::CompileContext;
+use super::compile_context::CompileContext;
 use super::doc_path::DocPath;
 use super::values::{count_or, duration_or, nonzero_duration_or, parse_address};
 use super::{listeners, scalars};

@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn problems_name_their_place() {
-        let names = vec!["{ dns: a.example }"; 6].join(", ");
+        let names = ["{ dns: a.example }"; 6].join(", ");
         let crowd = format!("systemAuthorities: true, subjectAltNames: [{names}]");
         for (tls, place, message) in [
             ("serverName: a.example", "tls.authorities", "at least one authority"),

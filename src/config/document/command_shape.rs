@@ -91,6 +91,10 @@ pub(crate) struct CorsDocument {
     pub(crate) max_age: Option<String>,
     /// Whether a page may send credentials: cookies and certificates. Default: false.
     pub(crate) credentials: Option<bool>,
+    /// Whether all origins may send credentials. Not possible in a file, where it is a mistake; the Gateway API allows
+    /// it.
+    #[serde(skip)]
+    pub(crate) may_trust_all: bool,
 }
 
 /// The mirroring of requests to other backends: one mapping, or a list of at most 4.

@@ -32,8 +32,8 @@ pub(crate) use upstream_policy::{
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields, title = "Tallygate configuration")]
 pub(crate) struct ConfigDocument {
-    /// Files with more listeners, departments, subsystems, backends and grants: paths and globs, relative to this file, such as
-    /// departments.d/*.yaml.
+    /// Files with more listeners, departments, subsystems, backends and grants: paths and globs, relative to this file,
+    /// such as departments.d/*.yaml.
     #[serde(default)]
     pub(crate) include: Vec<String>,
     /// Files like those of include, each of which fails alone: a file with a problem is excluded, and all else is live.

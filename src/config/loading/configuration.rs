@@ -16,8 +16,8 @@ use super::tls_loader::LoadedTls;
 /// A configuration, read and compiled, with the TLS settings that its files give.
 #[derive(Clone, Debug)]
 pub struct Configuration {
-    /// The settings beside the policy. A reload replaces the listeners; for every other change it reports that a restart
-    /// is needed.
+    /// The settings beside the policy. A reload replaces the listeners; for every other change it reports that a
+    /// restart is needed.
     pub settings: GatewaySettings,
     /// The policy snapshot that serves traffic; replaced by a reload.
     pub snapshot: Arc<PolicySnapshot>,

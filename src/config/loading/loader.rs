@@ -32,7 +32,7 @@ use crate::model::{NameInterner, hex_text};
 use super::configuration::{Configuration, ledger_folder_problem};
 use super::include::IncludePatterns;
 use super::source_set::{
-    ConfigSource, ContentHash, EXCLUSION_ROUNDS_MAX, ExcludedSource, MemoryDocument, MemoryDocuments, SharedDocuments,
+    ContentHash, EXCLUSION_ROUNDS_MAX, ExcludedSource, LoadedSource, MemoryDocument, MemoryDocuments, SharedDocuments,
     exclude_faulty,
 };
 use super::tls_loader::{LoadedTls, NamedFiles};
@@ -160,7 +160,7 @@ impl ConfigLoader {
         (main, text): (&ConfigDocument, &str),
         room: &mut u64,
         watch: &mut FileWatcher,
-    ) -> (Vec<ConfigSource>, Vec<ConfigProblem>) {
+    ) -> (Vec<LoadedSource>, Vec<ConfigProblem>) {
         let includes = IncludePatterns::new(&main.include, &main.include_isolated, &self.path);
         let listing = includes.list_files();
         watch.watch_includes(includes.clone(), &listing);
@@ -178,7 +178,7 @@ impl ConfigLoader {
     fn compile_sources(
         &mut self,
         main: &mut MainFile,
-        sources: &[ConfigSource],
+        sources: &[LoadedSource],
         known: &[ConfigProblem],
         (interner, watch): (&NameInterner, &mut FileWatcher),
     ) -> CompiledSources {
@@ -198,7 +198,7 @@ impl ConfigLoader {
     /// The first 12 hex digits of a SHA-256. The input is the text of the main file, followed by two values per
     /// included file: its path relative to the main file's folder, and the hash of its text; then the version of the
     /// documents in memory. So the version does not depend on the location of the files.
-    fn version_hash(&self, main: &str, included: &[ConfigSource], memory: Option<&MemoryDocuments>) -> String {
+    fn version_hash(&self, main: &str, included: &[LoadedSource], memory: Option<&MemoryDocuments>) -> String {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let mut digest = Sha256::new_with_prefix(main);
         for source in included {
@@ -229,7 +229,7 @@ impl ConfigLoader {
     }
 
     /// Parses the included files. Changed files are parsed, on at most one thread per core; others come from the cache.
-    fn parse_included_files(&self, sources: &mut [ConfigSource]) {
+    fn parse_included_files(&self, sources: &mut [LoadedSource]) {
         let mut changed = Vec::new();
         for source in sources.iter_mut().filter(|source| source.problems.is_empty()) {
             match self.parts.get(&source.path).filter(|(hash, _)| *hash == source.hash) {
@@ -247,7 +247,7 @@ impl ConfigLoader {
     }
 
     /// Caches the documents of all files.
-    fn cache(&mut self, mut main: MainFile, sources: Vec<ConfigSource>) {
+    fn cache(&mut self, mut main: MainFile, sources: Vec<LoadedSource>) {
         main.truncate_to_own();
         self.main = Some(main);
         let files = sources.into_iter().filter(|source| !source.text.is_empty());
@@ -257,7 +257,7 @@ impl ConfigLoader {
 
 impl CompiledSources {
     /// Removes the isolated sources with problems from `sources` and returns them.
-    fn exclude_failed(&mut self, main: &str, sources: &mut Vec<ConfigSource>) -> Vec<ExcludedSource> {
+    fn exclude_failed(&mut self, main: &str, sources: &mut Vec<LoadedSource>) -> Vec<ExcludedSource> {
         let mut failed: HashMap<usize, Vec<ConfigProblem>> = HashMap::new();
         for problem in &self.compiled.problems {
             let file = self.origins.file_of_path(&problem.path);
@@ -278,13 +278,13 @@ impl CompiledSources {
 }
 
 /// The texts of all files: that of the main file first.
-fn texts_of<'t>(main: &'t str, sources: &'t [ConfigSource]) -> Vec<&'t str> {
+fn texts_of<'t>(main: &'t str, sources: &'t [LoadedSource]) -> Vec<&'t str> {
     std::iter::once(main).chain(sources.iter().map(|source| source.text.as_str())).collect()
 }
 
 impl MainFile {
     /// Appends the lists of the sources.
-    fn append_documents(&mut self, path: &Path, sources: &[ConfigSource]) -> SourceFiles {
+    fn append_documents(&mut self, path: &Path, sources: &[LoadedSource]) -> SourceFiles {
         let mut origins = SourceFiles::new(path);
         for source in sources {
             origins.add_file(&source.path, list_counts(&self.document));
@@ -326,7 +326,7 @@ fn read_included(
     includes: &IncludePatterns,
     room: &mut u64,
     problems: &mut Vec<ConfigProblem>,
-) -> Vec<ConfigSource> {
+) -> Vec<LoadedSource> {
     let mut sources = Vec::with_capacity(files.len());
     for (path, pattern) in files {
         let is_special = std::fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file());
@@ -343,7 +343,7 @@ fn read_included(
                 continue;
             }
         };
-        sources.push(ConfigSource {
+        sources.push(LoadedSource {
             hash: content_hash(&text),
             path,
             text,

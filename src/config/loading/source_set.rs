@@ -11,8 +11,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use serde_json::Value;
 
 use crate::config::document::IncludedDocument;
+use crate::config::parse::json;
 use crate::config::parse::problem::{ConfigProblem, ConfigProblems};
 
 /// The most rounds of exclusion and compilation. A round excludes every isolated source with a problem, so the bound is
@@ -24,7 +26,7 @@ pub(crate) type ContentHash = [u8; 32];
 
 /// A source, read and parsed.
 #[derive(Debug)]
-pub(crate) struct ConfigSource {
+pub(crate) struct LoadedSource {
     /// The path of the file, or the name of a document in memory.
     pub(crate) path: PathBuf,
     /// The text; empty for a document in memory.
@@ -70,9 +72,24 @@ pub(crate) struct MemoryDocuments {
 pub(crate) type SharedDocuments = Arc<ArcSwap<MemoryDocuments>>;
 
 impl MemoryDocument {
+    /// Reads a document from JSON. What the Gateway API allows and a file does not is possible here: matches that are
+    /// equal to earlier ones, and credentials for all origins.
+    ///
+    /// # Errors
+    /// The path of a value with another form, or of a key that is not known.
+    pub(crate) fn from_json(name: &str, document: &Value) -> Result<Self, Box<ConfigProblem>> {
+        let mut document = json::parse_document(document)?;
+        for subsystem in document.subsystems.iter_mut().filter_map(Arc::get_mut) {
+            subsystem.is_shadowable = true;
+            let policies = subsystem.commands.iter_mut().filter_map(|command| command.cors.as_mut());
+            policies.for_each(|cors| cors.may_trust_all = true);
+        }
+        Ok(Self { name: name.to_owned(), document: Arc::new(document) })
+    }
+
     /// The document as a source.
-    pub(crate) fn to_source(&self) -> ConfigSource {
-        ConfigSource {
+    pub(crate) fn to_source(&self) -> LoadedSource {
+        LoadedSource {
             path: PathBuf::from(&self.name),
             text: String::new(),
             hash: ContentHash::default(),
@@ -84,13 +101,13 @@ impl MemoryDocument {
 }
 
 /// Removes the isolated sources with problems of their own and returns them.
-pub(crate) fn exclude_faulty(sources: &mut Vec<ConfigSource>) -> Vec<ExcludedSource> {
+pub(crate) fn exclude_faulty(sources: &mut Vec<LoadedSource>) -> Vec<ExcludedSource> {
     let faulty = sources.extract_if(.., |source| source.is_isolated && !source.problems.is_empty());
     faulty.map(|source| exclusion(&source, source.problems.clone())).collect()
 }
 
 /// The exclusion of a source because of these problems.
-fn exclusion(source: &ConfigSource, problems: Vec<ConfigProblem>) -> ExcludedSource {
+fn exclusion(source: &LoadedSource, problems: Vec<ConfigProblem>) -> ExcludedSource {
     let ConfigProblems(problems) = ConfigProblems::limited(problems);
     ExcludedSource { source: source.path.display().to_string(), problems }
 }

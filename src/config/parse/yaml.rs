@@ -53,6 +53,15 @@ pub(crate) fn parse_included(text: &str) -> (Option<IncludedDocument>, Vec<Confi
     (part, unknown.chain(misread).collect())
 }
 
+/// The documents of a text, whatever they are about. JSON is YAML as well.
+///
+/// # Errors
+/// The place of an error of syntax.
+pub(crate) fn parse_values(text: &str) -> Result<Vec<Value>, Box<ConfigProblem>> {
+    serde_saphyr::from_multiple_with_options(text, yaml_limits(text.len()))
+        .map_err(|error| Box::new(syntax_problem(&error, "the text")))
+}
+
 /// The parsed document, the paths of at most [`PROBLEMS_MAX`] unknown keys, and the error that ended the parsing.
 fn parse_yaml<T: DeserializeOwned>(text: &str) -> (Option<T>, Vec<Vec<PathStep>>, Option<ConfigProblem>) {
     let mut unknown = Vec::new();

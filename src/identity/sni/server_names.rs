@@ -38,14 +38,14 @@ pub enum MissingSni {
 /// The hosts a listener serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerHosts {
-    table: Arc<HostTable>,
+    table: Arc<ServedHosts>,
     missing: MissingSni,
 }
 
 /// The hosts that one connection may call.
 #[derive(Clone, Debug)]
 pub struct ConnectionHosts {
-    table: Arc<HostTable>,
+    table: Arc<ServedHosts>,
     bound_to: HostBinding,
 }
 
@@ -60,7 +60,7 @@ enum HostBinding {
 
 /// The entries of all certificates, by what they match.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct HostTable {
+pub(crate) struct ServedHosts {
     entries: Vec<HostEntry>,
     names: HashMap<String, usize>,
     /// `*.name`, by the name with its first dot.
@@ -78,7 +78,7 @@ struct HostEntry {
     certificates: Vec<usize>,
 }
 
-impl HostTable {
+impl ServedHosts {
     /// The certificates that have this entry so far.
     pub(crate) fn certificates_of(&self, pattern: &HostPattern) -> &[usize] {
         self.position_of(pattern).map_or(&[], |position| &self.entries[position].certificates)
@@ -162,7 +162,7 @@ impl HostTable {
 }
 
 impl ListenerHosts {
-    pub(crate) fn new(table: HostTable, missing: MissingSni) -> Self {
+    pub(crate) fn new(table: ServedHosts, missing: MissingSni) -> Self {
         Self { table: Arc::new(table), missing }
     }
 
@@ -234,7 +234,7 @@ mod tests {
 
     /// The hosts of several certificates.
     fn certificates(certificates: &[&[&str]], missing: MissingSni) -> ListenerHosts {
-        let mut table = HostTable::default();
+        let mut table = ServedHosts::default();
         for (certificate, patterns) in certificates.iter().enumerate() {
             for text in *patterns {
                 table.add(HostPattern::parse(text).expect("a pattern"), certificate);

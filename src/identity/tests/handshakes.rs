@@ -470,7 +470,7 @@ fn server_name_chooses_the_certificate_and_the_authorities_of_callers() {
                     assert!(matches!(peer, HandshakePeer::Verified(_)), "{host}");
                 }
                 Err(text) => {
-                    let error = format!("{:?}", result.err().expect("a refusal"));
+                    let error = format!("{:?}", result.expect_err("a refusal"));
                     assert!(error.contains(text), "{host}: {error}");
                 }
             }
@@ -585,19 +585,21 @@ fn callers_with_unaccepted_certificates_have_no_identity_and_a_reason() {
         let (_, server) = connect(&city.client_config(identity, version), &tls).expect("accepted");
         tls.identify_peer(&server, city.clock.wall()).expect("a peer")
     };
+    let cases = [
+        (issue(&stranger, "stranger", ValidityPeriod::days(now(), 9)), "UnknownIssuer"),
+        (city.client("expired", past), "expired"),
+        (revoked, "Revoked"),
+        (server, "InvalidPurpose"),
+    ];
+    let police = city.good("police");
     for version in [&TLS12, &TLS13] {
-        for (identity, expected) in [
-            (issue(&stranger, "stranger", ValidityPeriod::days(now(), 9)), "UnknownIssuer"),
-            (city.client("expired", past), "expired"),
-            (revoked.clone(), "Revoked"),
-            (server.clone(), "InvalidPurpose"),
-        ] {
-            let HandshakePeer::Unaccepted(kept) = identify(Some(&identity), version) else { panic!("{expected}") };
+        for (identity, expected) in &cases {
+            let HandshakePeer::Unaccepted(kept) = identify(Some(identity), version) else { panic!("{expected}") };
             assert!(kept.reason.contains(expected), "{} lacks {expected}", kept.reason);
             assert!(kept.summary.is_some());
         }
         assert!(matches!(identify(None, version), HandshakePeer::Anonymous));
-        assert!(matches!(identify(Some(&city.good("police")), version), HandshakePeer::Verified(_)));
+        assert!(matches!(identify(Some(&police), version), HandshakePeer::Verified(_)));
     }
     let trust = &tls.trust_sets()[0];
     assert!(trust.accepts_unverified() && !trust.requires_certificates());
@@ -617,7 +619,7 @@ fn callers_without_the_key_of_their_certificate_are_refused_in_every_mode() {
         for version in [&TLS12, &TLS13] {
             let mut client = ClientConfig::clone(&city.client_config(None, version));
             client.client_auth_cert_resolver = Arc::new(stolen.clone());
-            let refused = connect(&Arc::new(client), &tls).err().expect("a refusal");
+            let refused = connect(&Arc::new(client), &tls).expect_err("a refusal");
             assert!(format!("{refused:?}").contains("BadSignature"), "{mode:?}: {refused:?}");
         }
     }
@@ -690,9 +692,13 @@ fn unchanged_keys_are_kept_from_load_to_load_and_expiry_is_judged_again() {
     let (second, keys) = load(keys);
     let first = first.expect("good files");
     assert!(Arc::ptr_eq(&first, &second.expect("good files")), "parsed once");
+    for file in ["server.pem", "server.key"] {
+        std::fs::remove_file(city.path(file)).expect("a file");
+    }
     city.authority.issue_server(&["localhost".to_owned()], ValidityPeriod::days(now(), 400)).expect("a certificate");
     let (third, keys) = load(keys);
     assert!(!Arc::ptr_eq(&first, &third.expect("good files")), "the files have changed");
     city.clock.advance(DAY * 401);
-    assert!(load(keys).0.is_err(), "expired");
+    let problems = load(keys).0.expect_err("expired");
+    assert!(problems.iter().any(|problem| problem.key == ".certificate"), "{problems:?}");
 }

@@ -30,7 +30,7 @@ use crate::identity::certificate::unaccepted_certificate::UnacceptedCertificate;
 use crate::identity::certificate::verified_caller::{Caller, CallerFault};
 use crate::identity::revocation::crl_store;
 use crate::identity::sni::host_pattern::{HostPattern, certificate_hosts};
-use crate::identity::sni::server_names::{HostTable, ListenerHosts};
+use crate::identity::sni::server_names::{ListenerHosts, ServedHosts};
 use crate::identity::sni::sni_resolver::{ServerKeys, SniResolver};
 use crate::identity::tls_files::pem_store::{FileDigest, PemStore};
 use crate::identity::tls_files::{CertificateFiles, ClientAuth, ClientAuthMode, TlsFiles, TlsFindings, TlsProblem};
@@ -249,8 +249,8 @@ impl ServerLoader<'_, '_> {
 
     /// The hosts of all certificates. Two certificates with one host are a problem, unless the handshake can choose
     /// between them by the type of their keys, without a choice of the callers' authorities.
-    fn host_table(&mut self, certificates: &[Option<LoadedCertificate>]) -> HostTable {
-        let mut table = HostTable::default();
+    fn host_table(&mut self, certificates: &[Option<LoadedCertificate>]) -> ServedHosts {
+        let mut table = ServedHosts::default();
         for (index, loaded) in certificates.iter().enumerate() {
             let Some(loaded) = loaded else { continue };
             for (position, pattern) in loaded.hosts.iter().enumerate() {

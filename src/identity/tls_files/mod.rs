@@ -8,6 +8,7 @@
 pub(crate) mod key_cache;
 pub(crate) mod memory_texts;
 mod pem;
+pub(crate) mod pem_check;
 pub(crate) mod pem_source;
 pub(crate) mod pem_store;
 mod system_bundle;

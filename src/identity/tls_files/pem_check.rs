@@ -1,12 +1,30 @@
-//! A check of PEM text with authorities, before a configuration names it.
+//! Checks of PEM texts before a configuration names them: authorities, and certificates that the gateway shows to
+//! servers.
 //!
-//! Guarantees: what passes can be a trust anchor.
+//! Guarantees: what passes can be a trust anchor, or can be shown.
 //!
-//! Leaves to others: the validity of single certificates (`trust`).
+//! Leaves to others: expiry, and the certificates of listeners (`tls_config`).
 
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+/// Checks that a chain belongs to its key. It may be a certificate for clients only.
+///
+/// # Errors
+/// The fault, and what to do.
+pub fn check_client_pair(chain: &[u8], key: &[u8]) -> Result<(), String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+    let chain = chain.map_err(|error| format!("the certificate is not PEM: {error:?}"))?;
+    if chain.is_empty() {
+        return Err("holds no certificate; write the chain as PEM, the own certificate first".to_owned());
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the key is not PEM: {error:?}"))?;
+    let pair = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
+    pair.map(drop).map_err(|error| format!("the key cannot be used for the certificate: {error}"))
+}
 
 /// Checks that a text holds certificates, of which each can be a trust anchor.
 ///
@@ -18,12 +36,25 @@ pub fn check_authorities(pem: &[u8]) -> Result<(), String> {
         let certificate = certificate.map_err(|error| format!("is not PEM: {error:?}"))?;
         store.add(certificate).map_err(|error| format!("holds a certificate that cannot be used: {error}"))?;
     }
-    if store.is_empty() { Err("holds no certificate; write those of the authorities as PEM".to_owned()) } else { Ok(()) }
+    if store.is_empty() {
+        Err("holds no certificate; write those of the authorities as PEM".to_owned())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pair_without_a_certificate_or_key_is_refused() {
+        let certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for (chain, expected) in [("", "holds no certificate"), (certificate, "the key is not PEM")] {
+            let fault = check_client_pair(chain.as_bytes(), b"").expect_err("a fault");
+            assert!(fault.contains(expected), "{fault}");
+        }
+    }
 
     #[test]
     fn texts_without_usable_certificates_are_refused() {

@@ -8,6 +8,7 @@
 //!
 //! Leaves to others: each step (see `mod.rs`).
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +20,10 @@ use super::applied::{AppliedTranslation, Applier};
 use super::data_plane::DataPlane;
 use super::service_writer::ServiceWriter;
 use super::text_checks::TextChecks;
-use super::wanted_status::{WantedObject, wanted_statuses};
+use super::wanted_status::{WantedObject, ingress_events, wanted_statuses};
 use crate::clock::Clock;
 use crate::kube::CONTROLLER_NAME;
+use crate::kube::events::{EventReporter, ObjectEvent};
 use crate::kube::index::{Change, Fact, Index, IndexEvent};
 use crate::kube::lease::{LeaseElection, LeaseSettings};
 use crate::kube::objects::{ObjectKey, ObjectKind};
@@ -57,6 +59,7 @@ pub async fn run_controller(
 ) {
     let queue = StatusQueue::default();
     let writer = tokio::spawn(run_status_writer(client.clone(), queue.clone(), WriteTimes::default()));
+    let events_of_objects = EventReporter::start(client.clone(), &settings.lease.identity, clock.clone());
     let election = LeaseElection::start(client.clone(), settings.lease.clone(), clock.clone());
     let RunningWatches { mut events, mut endpoint_events, gauge: _, tasks } =
         start_watches(&client, &ObjectKind::ALL, WatchTimes::default());
@@ -68,6 +71,7 @@ pub async fn run_controller(
         applier: Applier::start(data_plane),
         services: ServiceWriter::new(client),
         queue,
+        reporter: events_of_objects,
         pending: PendingChange::default(),
         is_leader: election.is_leader.clone(),
     };
@@ -75,7 +79,9 @@ pub async fn run_controller(
     let mut is_leader = election.is_leader.clone();
     let mut compare = interval(COMPARE_TIME);
     let mut retry = interval(RETRY_TIME);
-    [&mut compare, &mut retry].map(|timer| timer.set_missed_tick_behavior(MissedTickBehavior::Delay));
+    for timer in [&mut compare, &mut retry] {
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
     loop {
         let due = controller.pending.due();
         tokio::select! {
@@ -93,6 +99,13 @@ pub async fn run_controller(
     drop(tasks);
     election.release().await;
     writer.abort();
+}
+
+/// Annotations have no generation: an event with another note is another event.
+fn note_number(note: &str) -> i64 {
+    let mut hasher = DefaultHasher::new();
+    note.hash(&mut hasher);
+    hasher.finish().cast_signed()
 }
 
 /// What has changed since the last translation, and when it is due.
@@ -132,6 +145,7 @@ struct Controller {
     applier: Applier,
     services: ServiceWriter,
     queue: StatusQueue,
+    reporter: EventReporter,
     pending: PendingChange,
     is_leader: watch::Receiver<bool>,
 }
@@ -191,6 +205,18 @@ impl Controller {
                 None => self.queue.forget(kind, &key),
             }
         }
+        self.report_ingress_faults(&latest);
+    }
+
+    /// Reports the faults of Ingresses, which have no conditions: one event for each Ingress and reason.
+    fn report_ingress_faults(&mut self, latest: &AppliedTranslation) {
+        for (key, reason, note) in ingress_events(latest) {
+            if let Some(fact) = self.index.ingresses().get(&key) {
+                let mut event = ObjectEvent::about(ObjectKind::Ingress, &fact.meta, reason, note);
+                event.generation = note_number(&event.note);
+                self.reporter.report(event);
+            }
+        }
     }
 
     /// The wanted statuses: those of the translation, and empty ones for routes that have no parent of ours any more.
@@ -215,6 +241,11 @@ impl Controller {
             ObjectKind::Gateway => self.compared(kind, self.index.gateways().get(key)?, wanted, now),
             ObjectKind::HttpRoute => self.compared(kind, self.index.http_routes().get(key)?, wanted, now),
             ObjectKind::GrpcRoute => self.compared(kind, self.index.grpc_routes().get(key)?, wanted, now),
+            ObjectKind::ListenerSet => self.compared(kind, self.index.listener_sets().get(key)?, wanted, now),
+            ObjectKind::BackendTlsPolicy => {
+                self.compared(kind, self.index.backend_tls_policies().get(key)?, wanted, now)
+            }
+            ObjectKind::Ingress => self.compared(kind, self.index.ingresses().get(key)?, wanted, now),
             _ => None,
         }
     }

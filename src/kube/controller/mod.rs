@@ -1,4 +1,5 @@
-//! The controller: follows the cluster, keeps the data plane of this process as the cluster says, and shows what is true.
+//! The controller: follows the cluster, keeps the data plane of this process as the cluster says, and shows what is
+//! true.
 //!
 //! Guarantees:
 //! - The first configuration is made when all kinds have been listed once, never from half a picture.

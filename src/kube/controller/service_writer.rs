@@ -1,8 +1,9 @@
-//! Writes the Services of Gateways: those that differ from what they should be, and the end of those that are abandoned.
+//! Writes the Services of Gateways with their EndpointSlices: those that differ from what they should be, and the end
+//! of abandoned ones.
 //!
 //! Guarantees:
-//! - A Service that is as it should be is not written. A write is a server-side apply under a name of our own, so fields
-//!   that others set (node ports, addresses) stay.
+//! - A Service that is as it should be is not written. A write is a server-side apply under a name of our own, so
+//!   fields that others set (node ports, addresses) stay.
 //! - At most one round of writes at a time, each write with a time limit.
 //!
 //! Leaves to others: what the Services are (`translate`), and who leads (`lease`).
@@ -40,8 +41,8 @@ impl ServiceWriter {
 
     /// Starts a round of writes, unless one is running or nothing differs. The next translation starts another one.
     pub(super) fn start_round(&self, translation: &Translation) {
-        let stale: Vec<ServicePlan> =
-            translation.services.iter().filter(|service| !service.is_current).cloned().collect();
+        let is_stale = |service: &&ServicePlan| !service.is_current || !service.is_slice_current;
+        let stale: Vec<ServicePlan> = translation.services.iter().filter(is_stale).cloned().collect();
         let abandoned = translation.abandoned_services.clone();
         if stale.is_empty() && abandoned.is_empty() {
             return;
@@ -50,7 +51,7 @@ impl ServiceWriter {
         let client = self.client.clone();
         tokio::spawn(async move {
             for service in &stale {
-                note(&service.service, apply_service(&client, service).await);
+                note(&service.service, write_service(&client, service).await);
             }
             for service in &abandoned {
                 note(service, delete_service(&client, service).await);
@@ -70,21 +71,38 @@ fn note(service: &ObjectKey, result: Result<(), ApiFault>) {
     }
 }
 
-async fn apply_service(client: &Client, service: &ServicePlan) -> Result<(), ApiFault> {
-    let path = format!("{}?fieldManager={FIELD_MANAGER}&force=true", path_of(&service.service));
-    let body = service.wanted.to_string().into_bytes();
-    request(client, (Method::PATCH, &path), body).await
+/// Writes the Service, then its EndpointSlice, as far as each differs.
+async fn write_service(client: &Client, plan: &ServicePlan) -> Result<(), ApiFault> {
+    if !plan.is_current {
+        apply(client, &service_path(&plan.service), &plan.wanted).await?;
+    }
+    if !plan.is_slice_current {
+        apply(client, &slice_path(&plan.service), &plan.wanted_slice).await?;
+    }
+    Ok(())
+}
+
+async fn apply(client: &Client, path: &str, wanted: &Value) -> Result<(), ApiFault> {
+    let path = format!("{path}?fieldManager={FIELD_MANAGER}&force=true");
+    request(client, (Method::PATCH, &path), wanted.to_string().into_bytes()).await
 }
 
 async fn delete_service(client: &Client, service: &ObjectKey) -> Result<(), ApiFault> {
-    match request(client, (Method::DELETE, &path_of(service)), Vec::new()).await {
-        Err(ApiFault::NotFound) => Ok(()),
-        result => result,
+    for path in [service_path(service), slice_path(service)] {
+        match request(client, (Method::DELETE, &path), Vec::new()).await {
+            Ok(()) | Err(ApiFault::NotFound) => {}
+            failed => return failed,
+        }
     }
+    Ok(())
 }
 
-fn path_of(service: &ObjectKey) -> String {
+fn service_path(service: &ObjectKey) -> String {
     format!("/api/v1/namespaces/{}/services/{}", service.namespace, service.name)
+}
+
+fn slice_path(service: &ObjectKey) -> String {
+    format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices/{}", service.namespace, service.name)
 }
 
 async fn request(client: &Client, (method, path): (Method, &str), body: Vec<u8>) -> Result<(), ApiFault> {

@@ -17,8 +17,9 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Clock;
-use crate::identity::{MemoryTexts, PemStore, TlsFiles, check_authorities};
+use crate::identity::{HostPattern, MemoryTexts, PemStore, TlsFiles, check_authorities, check_client_pair};
 use crate::kube::translate::TextCheck;
+use crate::policy::ANY_HOST;
 
 /// How long a result is kept: certificates expire.
 const KEPT_TIME: Duration = Duration::from_secs(60);
@@ -73,11 +74,18 @@ impl TextCheck for TextChecks {
             for (name, text) in [(CERTIFICATE, certificate), (KEY, key)] {
                 texts.set(name, text.to_vec()).map_err(|error| error.to_string())?;
             }
-            let files = TlsFiles::single(PathBuf::from(CERTIFICATE), PathBuf::from(KEY), None);
+            let mut files = TlsFiles::single(PathBuf::from(CERTIFICATE), PathBuf::from(KEY), None);
+            // The listener says for which hosts it is, so a certificate without a name is usable.
+            let any_host = HostPattern::parse(ANY_HOST).ok().into_iter().collect::<Vec<_>>();
+            files.certificates.iter_mut().for_each(|certificate| certificate.server_names = Some(any_host.clone()));
             let loaded = files.load(&PemStore::new(&texts), &self.clock);
             let text = |problem: &crate::identity::TlsProblem| problem.what.clone();
             loaded.map(drop).map_err(|problems| problems.iter().map(text).collect::<Vec<_>>().join("; "))
         })
+    }
+
+    fn check_client_pair(&self, certificate: &Bytes, key: &Bytes) -> Result<(), String> {
+        check_client_pair(certificate, key)
     }
 
     fn check_authorities(&self, pem: &Bytes) -> Result<(), String> {

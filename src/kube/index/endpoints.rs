@@ -57,6 +57,8 @@ pub struct KnownEndpoint {
     pub state: EndpointState,
     /// Its zone.
     pub zone: Option<Box<str>>,
+    /// Its node.
+    pub node: Option<Box<str>>,
     /// The zones whose clients should use it; empty without a hint.
     pub zone_hints: Vec<Box<str>>,
 }
@@ -225,7 +227,8 @@ fn is_tcp(port: &SlicePort) -> bool {
 fn reduced_endpoint(endpoint: SliceEndpoint) -> Option<KnownEndpoint> {
     let address = endpoint.addresses.first()?.parse().ok()?;
     let zone_hints = endpoint.hints.for_zones.into_iter().map(|hint| hint.name).collect();
-    Some(KnownEndpoint { address, state: state(&endpoint.conditions), zone: endpoint.zone, zone_hints })
+    let (zone, node) = (endpoint.zone, endpoint.node_name);
+    Some(KnownEndpoint { address, state: state(&endpoint.conditions), zone, node, zone_hints })
 }
 
 fn state(conditions: &EndpointConditions) -> EndpointState {

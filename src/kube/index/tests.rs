@@ -21,8 +21,10 @@ fn key(name: &str) -> ObjectKey {
     ObjectKey::new("apps", name)
 }
 
-/// Endpoints as (address, ready, serving, terminating).
-fn slice(name: &str, endpoints: &[(&str, Option<bool>, Option<bool>, Option<bool>)]) -> Value {
+/// An endpoint: address, ready, serving, terminating.
+type Endpoint<'a> = (&'a str, Option<bool>, Option<bool>, Option<bool>);
+
+fn slice(name: &str, endpoints: &[Endpoint<'_>]) -> Value {
     let endpoints: Vec<_> = endpoints
         .iter()
         .map(|(address, ready, serving, terminating)| {

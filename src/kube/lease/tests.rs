@@ -32,7 +32,7 @@ impl LeaseServer {
             (&Method::GET, Some((_, object))) => FakeAnswer::ok(object.clone()),
             (&Method::POST, Some(_)) => FakeAnswer::status(409, "AlreadyExists"),
             (&Method::PUT, Some((version, _)))
-                if request.body["metadata"]["resourceVersion"] != version.to_string() =>
+                if request.body["metadata"]["resourceVersion"].as_str() != Some(&version.to_string()) =>
             {
                 FakeAnswer::status(409, "Conflict")
             }

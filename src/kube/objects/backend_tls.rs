@@ -35,13 +35,13 @@ pub struct BackendTlsValidation {
     pub well_known_ca_certificates: Option<Box<str>>,
     /// The server name to send, and to check if there are no alternative names.
     pub hostname: Box<str>,
-    pub subject_alt_names: Vec<SubjectAltName>,
+    pub subject_alt_names: Vec<BackendAltName>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct SubjectAltName {
+pub struct BackendAltName {
     #[serde(rename = "type")]
-    pub kind: SubjectAltNameKind,
+    pub kind: BackendAltNameKind,
     #[serde(default)]
     pub hostname: Box<str>,
     #[serde(default)]
@@ -49,7 +49,7 @@ pub struct SubjectAltName {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub enum SubjectAltNameKind {
+pub enum BackendAltNameKind {
     Hostname,
     #[serde(rename = "URI")]
     Uri,

@@ -45,6 +45,8 @@ pub struct SliceEndpoint {
     pub addresses: Vec<Box<str>>,
     pub conditions: EndpointConditions,
     pub zone: Option<Box<str>>,
+    #[serde(rename = "nodeName")]
+    pub node_name: Option<Box<str>>,
     pub hints: EndpointHints,
 }
 

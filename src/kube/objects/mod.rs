@@ -37,7 +37,7 @@ mod references;
 #[allow(missing_docs, reason = "documented by the Kubernetes API reference under the same names")]
 mod tls_route;
 
-pub use self::backend_tls::{BackendTlsPolicy, BackendTlsValidation, SubjectAltName, SubjectAltNameKind};
+pub use self::backend_tls::{BackendAltName, BackendAltNameKind, BackendTlsPolicy, BackendTlsValidation};
 pub use self::core::{
     ConfigMap, IngressAddress, KubeNamespace, LoadBalancerAddresses, Secret, Service, ServicePort, ServiceSpec,
     ServiceStatus,
@@ -68,7 +68,8 @@ pub use self::parse::{KubeObject, ObjectFault, ObjectPart};
 pub(crate) use self::parse::{parse_object, without_nulls};
 pub use self::reference_grant::{GrantFrom, GrantTo, ReferenceGrant};
 pub use self::references::{
-    BackendReference, GATEWAY_GROUP, LocalReference, ObjectReference, ParentReference, PolicyTarget, SecretReference,
+    BackendReference, CONTROLLER_NAME, GATEWAY_GROUP, LocalReference, ObjectReference, ParentReference, PolicyTarget,
+    SecretReference,
 };
 pub use self::tls_route::{TlsRoute, TlsRule};
 

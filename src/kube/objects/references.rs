@@ -8,6 +8,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The name under which GatewayClasses choose this controller, and under which it owns entries of a status.
+pub const CONTROLLER_NAME: &str = "tallygate.io/gateway-controller";
+
 /// The group of the Gateway API.
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 

@@ -140,7 +140,7 @@ fn other_kinds_are_read() {
             "subjectAltNames": [{ "type": "URI", "uri": "spiffe://a/b" }, { "type": "Hostname", "hostname": "x" }] } } }));
     assert_eq!(policy.validation.well_known_ca_certificates.as_deref(), Some("System"));
     assert_eq!(policy.validation.ca_certificate_refs.len(), 1);
-    assert_eq!(policy.validation.subject_alt_names[0].kind, SubjectAltNameKind::Uri);
+    assert_eq!(policy.validation.subject_alt_names[0].kind, BackendAltNameKind::Uri);
     let ingress: Ingress = parsed(json!({ "spec": { "ingressClassName": "tallygate",
         "defaultBackend": { "service": { "name": "d", "port": { "number": 80 } } },
         "tls": [{ "hosts": ["a"], "secretName": "t" }],
@@ -193,7 +193,7 @@ fn fault_has_the_path_of_the_field() {
         assert_eq!(fault.path, path, "{object}: {fault}");
         assert!(!fault.why.is_empty());
     }
-    assert_eq!(fault::<Secret>(json!({ "data": { "tls.crt": "%" } })).path, "data");
+    assert_eq!(fault::<Secret>(json!({ "data": { "tls.crt": "%" } })).path, "data.tls.crt");
 }
 
 #[test]

@@ -307,7 +307,8 @@ impl Writer {
     }
 }
 
-/// Whether a fault concerns one object: it is gone, or the server finds the status invalid. To try again would not help.
+/// Whether a fault concerns one object: it is gone, or the server finds the status invalid. To try again would not
+/// help.
 fn is_of_the_object(fault: &ApiFault) -> bool {
     matches!(fault, ApiFault::NotFound | ApiFault::Refused(400 | 413 | 422, _))
 }

@@ -6,11 +6,11 @@
 //! Leaves to others: what the route does (`http_route`, `grpc_route`).
 
 use super::condition::{ACCEPTED, Condition};
-use super::gateways::{GatewayPlan, ListenerPlan};
+use super::gateways::{GatewayListenerPlan, GatewayPlan, allows_namespace};
 use super::hostnames;
 use super::names;
 use crate::kube::index::Index;
-use crate::kube::objects::{GATEWAY_GROUP, NamespacesFrom, ObjectKey, ParentReference};
+use crate::kube::objects::{GATEWAY_GROUP, ObjectKey, ParentReference};
 
 /// A route, as far as attachment needs it.
 #[derive(Clone, Copy, Debug)]
@@ -48,20 +48,27 @@ fn attach_to<'a>(
     route: AttachingRoute<'a>,
     parent: &'a ParentReference,
 ) -> Option<Attachment<'a>> {
-    if (&*parent.group, &*parent.kind) != (GATEWAY_GROUP, "Gateway") {
+    if &*parent.group != GATEWAY_GROUP {
         return None;
     }
     let key = ObjectKey::new(parent.namespace.as_deref().unwrap_or(&route.key.namespace), &parent.name);
-    let position = gateways.iter().position(|plan| *plan.key == key)?;
+    let is_parent = |plan: &GatewayPlan<'_>| match &*parent.kind {
+        "Gateway" => *plan.key == key,
+        "ListenerSet" => plan.sets.iter().any(|set| *set.key == key),
+        _ => false,
+    };
+    let position = gateways.iter().position(is_parent)?;
     let listeners = &gateways[position].listeners;
-    let named = |(_, plan): &(usize, &ListenerPlan<'_>)| {
-        parent.section_name.as_ref().is_none_or(|section| *section == plan.listener.name)
+    let named = |(_, plan): &(usize, &GatewayListenerPlan<'_>)| {
+        plan.owner.kind == &*parent.kind
+            && *plan.owner.key == key
+            && parent.section_name.as_ref().is_none_or(|section| *section == plan.listener.name)
             && parent.port.is_none_or(|port| port == plan.listener.port)
     };
     let named: Vec<_> = listeners.iter().enumerate().filter(named).collect();
-    let allowed = |(_, plan): &(usize, &ListenerPlan<'_>)| allows(index, &key, plan, route);
+    let allowed = |(_, plan): &(usize, &GatewayListenerPlan<'_>)| allows(index, plan, route);
     let allowed: Vec<_> = named.iter().copied().filter(allowed).collect();
-    let fitting = |(_, plan): &&(usize, &ListenerPlan<'_>)| {
+    let fitting = |(_, plan): &&(usize, &GatewayListenerPlan<'_>)| {
         hostnames::intersect(plan.listener.hostname.as_deref(), route.hostnames)
     };
     let fitting: Vec<usize> = allowed.iter().filter(fitting).map(|(position, _)| *position).collect();
@@ -81,21 +88,13 @@ fn attach_to<'a>(
 }
 
 /// Whether a listener takes routes of this kind and namespace.
-fn allows(index: &Index, gateway: &ObjectKey, plan: &ListenerPlan<'_>, route: AttachingRoute<'_>) -> bool {
+fn allows(index: &Index, plan: &GatewayListenerPlan<'_>, route: AttachingRoute<'_>) -> bool {
     if !plan.supported_kinds.iter().any(|kind| &*kind.kind == route.kind) {
         return false;
     }
     let choice = &plan.listener.allowed_routes.namespaces;
-    match &choice.from {
-        NamespacesFrom::All => true,
-        NamespacesFrom::Same => route.key.namespace == gateway.namespace,
-        NamespacesFrom::Selector => {
-            let labels = index.namespaces().get(&ObjectKey::cluster_wide(&route.key.namespace));
-            let selector = choice.selector.as_ref();
-            labels.zip(selector).is_some_and(|(namespace, selector)| selector.matches(&namespace.meta.labels))
-        }
-        NamespacesFrom::None | NamespacesFrom::Other(_) => false,
-    }
+    let own = &plan.owner.key.namespace;
+    allows_namespace(index, (&choice.from, choice.selector.as_ref()), own, &route.key.namespace)
 }
 
 /// The bindings of a subsystem to the virtual hosts of listeners: `LISTENER/VIRTUALHOST`.
@@ -106,7 +105,7 @@ pub(super) fn bindings(gateways: &[GatewayPlan<'_>], attachments: &[Attachment<'
         let served = attachment.listeners.iter().map(|at| &plan.listeners[*at]).filter(|one| one.is_live());
         bindings.extend(served.map(|one| {
             let listener = names::listener(plan.key, one.listener.port);
-            format!("{listener}/{}", names::virtual_host(&one.listener.name))
+            format!("{listener}/{}", one.virtual_host())
         }));
     }
     bindings.sort();

@@ -9,8 +9,10 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::backend_tls::{PolicyOutcome, TlsPolicies};
+use super::certificates::CertificateTexts;
 use super::names;
 use super::references::{BrokenReference, Referent, Referrer, check_permission};
 use crate::kube::index::Index;
@@ -21,7 +23,49 @@ const RESPONSE_TIMEOUT: &str = "60s";
 
 /// The backends of the configuration, by their ids.
 #[derive(Debug, Default)]
-pub(super) struct BackendSet(BTreeMap<String, BackendDocument>);
+pub(super) struct BackendSet {
+    documents: BTreeMap<String, BackendDocument>,
+    policies: TlsPolicies,
+    user: BackendUser,
+}
+
+/// Who uses the backends that are resolved next.
+#[derive(Clone, Debug, Default)]
+pub(super) struct BackendUser {
+    /// The Gateways of the route.
+    pub(super) gateways: Vec<ObjectKey>,
+    /// The certificate that the Gateway shows to backends with TLS.
+    pub(super) client_certificate: Option<CertificateTexts>,
+    /// What the user says about its backends.
+    pub(super) overrides: BackendOverrides,
+}
+
+/// What annotations say about backends, instead of Services and policies. Other words are another backend, with
+/// connections of its own.
+#[derive(Clone, Debug, Default)]
+pub(super) struct BackendOverrides {
+    pub(super) protocol: Option<BackendProtocol>,
+    /// The keys of `tls`; without `serverName` it is the name of the Service.
+    pub(super) tls: Option<Value>,
+    /// Further keys of the backend.
+    pub(super) keys: Map<String, Value>,
+}
+
+impl BackendOverrides {
+    fn variant(&self) -> Option<String> {
+        let text = format!("{:?} {:?} {:?}", self.protocol, self.tls, self.keys);
+        let is_empty = self.protocol.is_none() && self.tls.is_none() && self.keys.is_empty();
+        (!is_empty).then(|| names::short_hash(&text))
+    }
+
+    fn tls_of(&self, service: &ObjectKey) -> Option<Value> {
+        let mut tls = self.tls.clone()?;
+        if tls.get("serverName").is_none() {
+            tls["serverName"] = json!(format!("{}.{}.svc", service.name, service.namespace));
+        }
+        Some(tls)
+    }
+}
 
 /// A backend of the configuration.
 #[derive(Debug)]
@@ -46,20 +90,44 @@ pub(super) struct ResolvedBackend {
 }
 
 impl BackendSet {
-    /// The backends in the order of their ids.
-    pub(super) fn into_documents(self) -> impl Iterator<Item = BackendDocument> {
-        self.0.into_values()
+    /// No backends yet.
+    pub(super) fn new(policies: TlsPolicies) -> Self {
+        Self { policies, ..Self::default() }
     }
 
-    /// The backend of a reference.
+    /// Sets who uses the backends that are resolved from now on.
+    pub(super) fn set_user(&mut self, user: BackendUser) {
+        self.user = user;
+    }
+
+    /// The backends in the order of their ids, and the policies with their conditions.
+    pub(super) fn into_parts(self) -> (impl Iterator<Item = BackendDocument>, Vec<PolicyOutcome>) {
+        (self.documents.into_values(), self.policies.into_outcomes())
+    }
+
+    /// The backend of a reference, without retries.
     ///
     /// # Errors
-    /// The reason why it leads nowhere: `InvalidKind`, `RefNotPermitted`, `BackendNotFound` or `UnsupportedProtocol`.
+    /// As [`BackendSet::resolve_with`].
     pub(super) fn resolve(
         &mut self,
         index: &Index,
         from: Referrer<'_>,
         reference: &BackendReference,
+    ) -> Result<ResolvedBackend, BrokenReference> {
+        self.resolve_with(index, from, reference, None)
+    }
+
+    /// The backend of a reference. Other retries are another backend, with connections of its own.
+    ///
+    /// # Errors
+    /// The reason why it leads nowhere: `InvalidKind`, `RefNotPermitted`, `BackendNotFound` or `UnsupportedProtocol`.
+    pub(super) fn resolve_with(
+        &mut self,
+        index: &Index,
+        from: Referrer<'_>,
+        reference: &BackendReference,
+        retries: Option<&Value>,
     ) -> Result<ResolvedBackend, BrokenReference> {
         let BackendReference { group, kind, name, namespace, port, .. } = reference;
         if (&**group, &**kind) != ("", "Service") {
@@ -76,35 +144,74 @@ impl BackendSet {
         let number = port.ok_or_else(|| not_found(format!("the reference to the Service {key} names no port")))?;
         let port = service.port(number);
         let port = port.ok_or_else(|| not_found(format!("the Service {key} has no TCP port {number}")))?;
-        let protocol = protocol_of(port, from.kind)
-            .map_err(|message| BrokenReference { reason: "UnsupportedProtocol", message })?;
-        Ok(self.add(index, &key, number, protocol))
+        let protocol = match self.user.overrides.protocol {
+            Some(protocol) => protocol,
+            None => protocol_of(port, from.kind)
+                .map_err(|message| BrokenReference { reason: "UnsupportedProtocol", message })?,
+        };
+        let tls = match self.user.overrides.tls_of(&key) {
+            Some(tls) => Some(tls),
+            None => self.policies.tls_of(&key, &port.name, &self.user.gateways)?,
+        };
+        Ok(self.add(index, (&key, number), protocol, (tls, retries)))
     }
 
-    fn add(&mut self, index: &Index, service: &ObjectKey, port: u16, protocol: BackendProtocol) -> ResolvedBackend {
-        let (variant, word) = match protocol {
-            BackendProtocol::Http1 => ("", "http1"),
-            BackendProtocol::Http2 => ("h2", "http2"),
+    fn add(
+        &mut self,
+        index: &Index,
+        (service, port): (&ObjectKey, u16),
+        protocol: BackendProtocol,
+        (mut tls, retries): (Option<Value>, Option<&Value>),
+    ) -> ResolvedBackend {
+        let (mut variant, word) = match protocol {
+            BackendProtocol::Http1 => (String::new(), "http1"),
+            BackendProtocol::Http2 => ("h2".to_owned(), "http2"),
         };
-        let id = names::backend(service, port, variant);
-        self.0.entry(id.clone()).or_insert_with(|| {
+        if let (Some(tls), Some(texts)) = (&mut tls, &self.user.client_certificate) {
+            tls["certificate"] = json!(texts.certificate);
+            tls["key"] = json!(texts.key);
+            variant += &format!("-{}", names::short_hash(&texts.certificate)); // connections of their own
+        }
+        if let Some(retries) = retries {
+            variant += &format!("-r{}", names::short_hash(&retries.to_string()));
+        }
+        if let Some(hash) = self.user.overrides.variant() {
+            variant += &format!("-n{hash}");
+        }
+        let overrides = &self.user.overrides.keys;
+        let id = names::backend(service, port, &variant);
+        self.documents.entry(id.clone()).or_insert_with(|| {
+            let scheme = if tls.is_some() { "https" } else { "http" };
             let addresses = index.endpoints_of(&service.namespace, &service.name, port);
             let upstreams: Vec<Value> =
-                addresses.iter().map(|address| json!({ "url": format!("http://{address}") })).collect();
+                addresses.iter().map(|address| json!({ "url": format!("{scheme}://{address}") })).collect();
             let timeouts = json!({ "response": RESPONSE_TIMEOUT });
-            let document = json!({ "id": id, "upstreams": upstreams, "protocol": word, "timeouts": timeouts });
+            let mut document = json!({ "id": id, "upstreams": upstreams, "protocol": word, "timeouts": timeouts });
+            if let Some(tls) = tls {
+                document["tls"] = tls;
+            }
+            if let Some(retries) = retries {
+                document["retries"] = retries.clone();
+            }
+            for (key, value) in overrides {
+                document[key] = value.clone();
+            }
             BackendDocument { service: service.clone(), document }
         });
         ResolvedBackend { id, protocol }
     }
 }
 
-/// The protocol of a port, by its `appProtocol` (KEP-3726). gRPC needs HTTP/2.
+/// The protocol of a port, by its `appProtocol` (KEP-3726), in any case. gRPC needs HTTP/2. TLS is a matter of the
+/// policy of the Service.
 fn protocol_of(port: &ServicePort, route_kind: &str) -> Result<BackendProtocol, String> {
-    match port.app_protocol.as_deref() {
+    let named = port.app_protocol.as_deref().map(str::to_ascii_lowercase);
+    match named.as_deref() {
         Some("kubernetes.io/h2c" | "grpc" | "h2c" | "http2") => Ok(BackendProtocol::Http2),
         _ if route_kind == "GRPCRoute" => Ok(BackendProtocol::Http2),
-        None | Some("http" | "ws" | "kubernetes.io/ws" | "tcp") => Ok(BackendProtocol::Http1),
+        None | Some("http" | "https" | "ws" | "wss" | "kubernetes.io/ws" | "kubernetes.io/wss" | "tcp") => {
+            Ok(BackendProtocol::Http1)
+        }
         Some(other) => Err(format!(
             "the port {} has the appProtocol {other}, which is not supported; use kubernetes.io/h2c, kubernetes.io/ws \
              or none",

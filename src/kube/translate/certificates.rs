@@ -34,6 +34,12 @@ pub trait TextCheck {
     /// The fault, and what to do.
     fn check_key_pair(&self, certificate: &Bytes, key: &Bytes) -> Result<(), String>;
 
+    /// Whether the gateway can show this certificate to servers.
+    ///
+    /// # Errors
+    /// The fault, and what to do.
+    fn check_client_pair(&self, certificate: &Bytes, key: &Bytes) -> Result<(), String>;
+
     /// Whether these are certificates of authorities.
     ///
     /// # Errors
@@ -45,6 +51,15 @@ pub trait TextCheck {
 pub(super) struct TextCollector<'c> {
     pub(super) check: &'c dyn TextCheck,
     pub(super) texts: MemoryTextMap,
+}
+
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CertificateUse {
+    /// Shown to callers by a listener.
+    Listener,
+    /// Shown to servers.
+    Backend,
 }
 
 /// The names of the texts of a certificate and its key.
@@ -61,7 +76,7 @@ pub(super) struct CertificateTexts {
 pub(super) fn take_certificate(
     index: &Index,
     from: Referrer<'_>,
-    reference: &SecretReference,
+    (reference, purpose): (&SecretReference, CertificateUse),
     texts: &mut TextCollector<'_>,
 ) -> Result<CertificateTexts, BrokenReference> {
     let SecretReference { group, kind, name, namespace } = reference;
@@ -76,10 +91,11 @@ pub(super) fn take_certificate(
         found.data.get(entry).cloned().ok_or_else(missing)
     };
     let (certificate, key) = (entry(CERTIFICATE_ENTRY)?, entry(KEY_ENTRY)?);
-    texts
-        .check
-        .check_key_pair(&certificate, &key)
-        .map_err(|why| invalid(format!("the Secret {secret} is not usable: {why}")))?;
+    let checked = match purpose {
+        CertificateUse::Listener => texts.check.check_key_pair(&certificate, &key),
+        CertificateUse::Backend => texts.check.check_client_pair(&certificate, &key),
+    };
+    checked.map_err(|why| invalid(format!("the Secret {secret} is not usable: {why}")))?;
     let name = |entry| names::memory_text("secret", &secret, entry);
     let taken = CertificateTexts { certificate: name(CERTIFICATE_ENTRY), key: name(KEY_ENTRY) };
     texts.texts.0.insert(taken.certificate.clone(), certificate);

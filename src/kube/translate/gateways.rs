@@ -2,7 +2,8 @@
 //!
 //! Guarantees:
 //! - A listener with a fault is not served, and the others of its Gateway are.
-//! - Listeners on one port with different protocols, or with one hostname, conflict: none of them is served.
+//! - A listener that has another protocol than an earlier one on its port, or the same hostname, is in conflict and is
+//!   not served.
 //!
 //! Leaves to others: routes (`attachment`), and addresses (`services`).
 
@@ -10,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
-use super::certificates::{CertificateTexts, TextCollector, take_authorities, take_certificate};
+use super::certificates::{CertificateTexts, CertificateUse, TextCollector, take_authorities, take_certificate};
 use super::condition::{ACCEPTED, CONFLICTED, Condition, RESOLVED_REFS};
 use super::hostnames::configured_host;
 use super::names;
@@ -18,46 +19,70 @@ use super::references::Referrer;
 use crate::kube::CONTROLLER_NAME;
 use crate::kube::index::{Fact, Index};
 use crate::kube::objects::{
-    FrontendValidation, FrontendValidationMode, GATEWAY_GROUP, Gateway, GatewayListener, ListenerProtocol, ObjectKey,
-    RouteKind, TlsMode,
+    FrontendValidation, FrontendValidationMode, GATEWAY_GROUP, Gateway, GatewayListener, GatewayListenerSet,
+    LabelSelector, ListenerProtocol, NamespacesFrom, ObjectKey, RouteKind, TlsMode,
 };
 
 /// A Gateway of this controller.
 #[derive(Debug)]
-pub struct GatewayPlan<'a> {
+pub(super) struct GatewayPlan<'a> {
     /// Its key.
-    pub key: &'a ObjectKey,
+    pub(super) key: &'a ObjectKey,
     /// Its metadata and specification.
-    pub fact: &'a Fact<Gateway>,
+    pub(super) fact: &'a Fact<Gateway>,
     /// The specification, valid.
-    pub gateway: &'a Gateway,
-    /// Its listeners, in the order of the specification.
-    pub listeners: Vec<ListenerPlan<'a>>,
+    pub(super) gateway: &'a Gateway,
+    /// Its own listeners in the order of the specification, then those of its ListenerSets.
+    pub(super) listeners: Vec<GatewayListenerPlan<'a>>,
+    /// The ListenerSets that name it, the oldest first.
+    pub(super) sets: Vec<ListenerSetPlan<'a>>,
+    /// The certificate that it shows to backends with TLS.
+    pub(super) client_certificate: Option<CertificateTexts>,
     /// Conditions of the Gateway as a whole, beside `Programmed`.
-    pub conditions: Vec<Condition>,
+    pub(super) conditions: Vec<Condition>,
+}
+
+/// A ListenerSet that names a Gateway.
+#[derive(Debug)]
+pub(super) struct ListenerSetPlan<'a> {
+    pub(super) key: &'a ObjectKey,
+    pub(super) generation: i64,
+    set: &'a GatewayListenerSet,
+    /// Whether the Gateway allows it.
+    pub(super) is_allowed: bool,
+}
+
+/// The object that a listener is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ListenerOwner<'a> {
+    /// `Gateway` or `ListenerSet`.
+    pub(super) kind: &'static str,
+    pub(super) key: &'a ObjectKey,
 }
 
 /// A listener of a Gateway.
 #[derive(Debug)]
-pub struct ListenerPlan<'a> {
+pub(super) struct GatewayListenerPlan<'a> {
     /// The listener.
-    pub listener: &'a GatewayListener,
+    pub(super) listener: &'a GatewayListener,
+    /// The object that it is written in.
+    pub(super) owner: ListenerOwner<'a>,
     /// The kinds of routes that it takes.
-    pub supported_kinds: Vec<RouteKind>,
+    pub(super) supported_kinds: Vec<RouteKind>,
     /// Its conditions, beside `Programmed`.
-    pub conditions: Vec<Condition>,
+    pub(super) conditions: Vec<Condition>,
     /// The number of routes that are attached to it.
-    pub attached_routes: usize,
+    pub(super) attached_routes: usize,
     /// The port of the data plane; `None` until the Service of the Gateway publishes it.
-    pub target_port: Option<u16>,
+    pub(super) target_port: Option<u16>,
     certificates: Vec<CertificateTexts>,
     client_auth: Option<Value>,
 }
 
-impl ListenerPlan<'_> {
+impl GatewayListenerPlan<'_> {
     /// Whether the data plane serves it. A kind of routes that is not supported, or authorities of callers of which
     /// others can be used, are faults of a listener that serves.
-    pub fn is_served(&self) -> bool {
+    pub(super) fn is_served(&self) -> bool {
         let is = |kind, holds| self.conditions.iter().any(|one| one.kind == kind && one.holds == holds);
         is(ACCEPTED, true) && is(CONFLICTED, false) && (!self.is_tls() || !self.certificates.is_empty())
     }
@@ -65,6 +90,14 @@ impl ListenerPlan<'_> {
     /// Whether the configuration has it.
     pub(super) fn is_live(&self) -> bool {
         self.is_served() && self.target_port.is_some()
+    }
+
+    /// The name of its virtual host.
+    pub(super) fn virtual_host(&self) -> String {
+        match self.owner.kind {
+            "Gateway" => names::virtual_host(&self.listener.name),
+            _ => names::virtual_host_of_set(self.owner.key, &self.listener.name),
+        }
     }
 
     fn is_tls(&self) -> bool {
@@ -90,11 +123,19 @@ fn plan_gateway<'a>(
     (key, fact, gateway): (&'a ObjectKey, &'a Fact<Gateway>, &'a Gateway),
     texts: &mut TextCollector<'_>,
 ) -> GatewayPlan<'a> {
-    let conflicts = find_conflicts(&gateway.listeners);
+    let sets = listener_sets_of(index, key, gateway);
+    let own = ListenerOwner { kind: "Gateway", key };
+    let mut written: Vec<(ListenerOwner<'a>, &'a GatewayListener)> =
+        gateway.listeners.iter().map(|listener| (own, listener)).collect();
+    for set in sets.iter().filter(|set| set.is_allowed) {
+        let owner = ListenerOwner { kind: "ListenerSet", key: set.key };
+        written.extend(set.set.listeners.iter().map(|listener| (owner, listener)));
+    }
+    let conflicts = find_conflicts(&written);
     let mut fallback = false;
-    let mut listeners = Vec::with_capacity(gateway.listeners.len());
-    for (listener, conflict) in gateway.listeners.iter().zip(conflicts) {
-        let mut plan = plan_listener(index, key, listener, texts);
+    let mut listeners = Vec::with_capacity(written.len());
+    for ((owner, listener), conflict) in written.into_iter().zip(conflicts) {
+        let mut plan = plan_listener(index, owner, listener, texts);
         match conflict {
             Some((reason, message)) => {
                 plan.conditions.push(Condition { kind: CONFLICTED, holds: true, reason, message: message.clone() });
@@ -109,17 +150,87 @@ fn plan_gateway<'a>(
         }
         listeners.push(plan);
     }
-    let mut conditions = vec![accepted(gateway, &listeners)];
+    let own_listeners: Vec<&GatewayListenerPlan<'_>> =
+        listeners.iter().filter(|listener| listener.owner == own).collect();
+    let mut conditions = vec![accepted(gateway, &own_listeners)];
     if fallback {
         let message = "callers without a valid certificate are accepted (AllowInsecureFallback)".to_owned();
         let kind = "InsecureFrontendValidationMode";
         conditions.push(Condition { kind, holds: true, reason: "ConfigurationChanged", message });
     }
-    GatewayPlan { key, fact, gateway, listeners, conditions }
+    let client_certificate = backend_certificate(index, key, gateway, (texts, &mut conditions));
+    GatewayPlan { key, fact, gateway, listeners, sets, client_certificate, conditions }
+}
+
+/// The ListenerSets that name a Gateway, the oldest first.
+fn listener_sets_of<'a>(index: &'a Index, gateway: &ObjectKey, spec: &Gateway) -> Vec<ListenerSetPlan<'a>> {
+    let names_it = |key: &ObjectKey, set: &GatewayListenerSet| {
+        set.parent_ref.as_ref().is_some_and(|parent| {
+            let namespace = parent.namespace.as_deref().unwrap_or(&key.namespace);
+            &*parent.kind == "Gateway" && ObjectKey::new(namespace, &parent.name) == *gateway
+        })
+    };
+    let choice = &spec.allowed_listeners.namespaces;
+    let mut sets: Vec<_> = index
+        .listener_sets()
+        .iter()
+        .filter_map(|(key, fact)| Some((key, fact, fact.valid()?)))
+        .filter(|(key, _, set)| names_it(key, set))
+        .collect();
+    sets.sort_by_cached_key(|(key, fact, _)| (fact.meta.created, (*key).clone()));
+    let plan = |(key, fact, set): (&'a ObjectKey, &'a Fact<GatewayListenerSet>, &'a GatewayListenerSet)| {
+        let is_allowed =
+            allows_namespace(index, (&choice.from, choice.selector.as_ref()), &gateway.namespace, &key.namespace);
+        ListenerSetPlan { key, generation: fact.meta.generation, set, is_allowed }
+    };
+    sets.into_iter().map(plan).collect()
+}
+
+/// Whether a choice of namespaces, written in the namespace `own`, allows a namespace.
+pub(super) fn allows_namespace(
+    index: &Index,
+    (from, selector): (&NamespacesFrom, Option<&LabelSelector>),
+    own: &str,
+    namespace: &str,
+) -> bool {
+    match from {
+        NamespacesFrom::All => true,
+        NamespacesFrom::Same => own == namespace,
+        NamespacesFrom::Selector => {
+            let known = index.namespaces().get(&ObjectKey::cluster_wide(namespace));
+            known.zip(selector).is_some_and(|(known, selector)| selector.matches(&known.meta.labels))
+        }
+        NamespacesFrom::None | NamespacesFrom::Other(_) => false,
+    }
+}
+
+/// The certificate that a Gateway shows to backends (GEP-3155), and the condition of its reference.
+fn backend_certificate(
+    index: &Index,
+    key: &ObjectKey,
+    gateway: &Gateway,
+    (texts, conditions): (&mut TextCollector<'_>, &mut Vec<Condition>),
+) -> Option<CertificateTexts> {
+    let reference = gateway.tls.backend.client_certificate_ref.as_ref()?;
+    let from = Referrer { kind: "Gateway", namespace: &key.namespace };
+    match take_certificate(index, from, (reference, CertificateUse::Backend), texts) {
+        Ok(taken) => {
+            conditions.push(Condition::holds(RESOLVED_REFS, "ResolvedRefs"));
+            Some(taken)
+        }
+        Err(broken) => {
+            let reason = match broken.reason {
+                "InvalidCertificateRef" => "InvalidClientCertificateRef",
+                other => other,
+            };
+            conditions.push(Condition::fails(RESOLVED_REFS, reason, broken.message));
+            None
+        }
+    }
 }
 
 /// `Accepted` of a Gateway.
-fn accepted(gateway: &Gateway, listeners: &[ListenerPlan<'_>]) -> Condition {
+fn accepted(gateway: &Gateway, listeners: &[&GatewayListenerPlan<'_>]) -> Condition {
     if let Some(parameters) = &gateway.infrastructure.parameters_ref {
         let message = format!("infrastructure.parametersRef ({}) is not supported; remove it", parameters.kind);
         return Condition::fails(ACCEPTED, "InvalidParameters", message);
@@ -138,24 +249,29 @@ fn accepted(gateway: &Gateway, listeners: &[ListenerPlan<'_>]) -> Condition {
     }
 }
 
-/// For each listener the conflict with another one, if there is any.
-fn find_conflicts(listeners: &[GatewayListener]) -> Vec<Option<(&'static str, String)>> {
+/// For each listener the conflict with an earlier one that serves, if there is any: the earlier one wins.
+fn find_conflicts(listeners: &[(ListenerOwner<'_>, &GatewayListener)]) -> Vec<Option<(&'static str, String)>> {
     let mut by_port: HashMap<u16, Vec<&GatewayListener>> = HashMap::new();
-    listeners.iter().for_each(|listener| by_port.entry(listener.port).or_default().push(listener));
-    let conflict = |listener: &GatewayListener| {
-        let others = by_port[&listener.port].iter().filter(|other| other.name != listener.name);
-        let mut same_host = false;
-        for other in others {
-            if other.protocol != listener.protocol {
-                let message = format!("port {} has listeners of two protocols, {} too", listener.port, other.name);
-                return Some(("ProtocolConflict", message));
-            }
-            same_host |= host_key(other) == host_key(listener);
+    let mut conflicts = Vec::with_capacity(listeners.len());
+    for (_, listener) in listeners {
+        let earlier = by_port.entry(listener.port).or_default();
+        let conflict = conflict_with(earlier, listener);
+        if conflict.is_none() {
+            earlier.push(listener);
         }
-        let message = format!("another listener on port {} has the same hostname", listener.port);
-        same_host.then_some(("HostnameConflict", message))
-    };
-    listeners.iter().map(conflict).collect()
+        conflicts.push(conflict);
+    }
+    conflicts
+}
+
+fn conflict_with(earlier: &[&GatewayListener], listener: &GatewayListener) -> Option<(&'static str, String)> {
+    let port = listener.port;
+    if let Some(other) = earlier.iter().find(|other| other.protocol != listener.protocol) {
+        let message = format!("the listener {} has another protocol on port {port}", other.name);
+        return Some(("ProtocolConflict", message));
+    }
+    let other = earlier.iter().find(|other| host_key(other) == host_key(listener))?;
+    Some(("HostnameConflict", format!("the listener {} has the same hostname on port {port}", other.name)))
 }
 
 fn host_key(listener: &GatewayListener) -> String {
@@ -164,13 +280,14 @@ fn host_key(listener: &GatewayListener) -> String {
 
 fn plan_listener<'a>(
     index: &Index,
-    gateway: &ObjectKey,
+    owner: ListenerOwner<'a>,
     listener: &'a GatewayListener,
     texts: &mut TextCollector<'_>,
-) -> ListenerPlan<'a> {
+) -> GatewayListenerPlan<'a> {
     let (supported_kinds, kinds_fault) = supported_kinds(listener);
-    let mut plan = ListenerPlan {
+    let mut plan = GatewayListenerPlan {
         listener,
+        owner,
         supported_kinds,
         conditions: Vec::new(),
         attached_routes: 0,
@@ -195,7 +312,7 @@ fn plan_listener<'a>(
     plan.conditions.push(accepted);
     let resolved = match kinds_fault {
         Some(fault) => fault,
-        None if plan.is_tls() => resolve_certificates(index, gateway, &mut plan, texts),
+        None if plan.is_tls() => resolve_certificates(index, &mut plan, texts),
         None => Condition::holds(RESOLVED_REFS, "ResolvedRefs"),
     };
     plan.conditions.push(resolved);
@@ -214,12 +331,7 @@ fn protocol_text(protocol: &ListenerProtocol) -> &str {
 }
 
 /// Takes up the certificates of a listener. Each of them must be usable.
-fn resolve_certificates(
-    index: &Index,
-    gateway: &ObjectKey,
-    plan: &mut ListenerPlan<'_>,
-    texts: &mut TextCollector<'_>,
-) -> Condition {
+fn resolve_certificates(index: &Index, plan: &mut GatewayListenerPlan<'_>, texts: &mut TextCollector<'_>) -> Condition {
     let references = plan.listener.tls.as_ref().map_or(&[][..], |tls| &tls.certificate_refs);
     if references.is_empty() {
         return Condition::fails(
@@ -228,9 +340,9 @@ fn resolve_certificates(
             "there is no certificate in tls.certificateRefs",
         );
     }
-    let from = Referrer { kind: "Gateway", namespace: &gateway.namespace };
+    let from = Referrer { kind: plan.owner.kind, namespace: &plan.owner.key.namespace };
     for reference in references {
-        match take_certificate(index, from, reference, texts) {
+        match take_certificate(index, from, (reference, CertificateUse::Listener), texts) {
             Ok(taken) => plan.certificates.push(taken),
             Err(broken) => {
                 plan.certificates.clear(); // the listener fails closed
@@ -257,7 +369,7 @@ fn add_client_auth(
     index: &Index,
     gateway: &ObjectKey,
     validation: &FrontendValidation,
-    plan: &mut ListenerPlan<'_>,
+    plan: &mut GatewayListenerPlan<'_>,
     texts: &mut TextCollector<'_>,
 ) {
     let from = Referrer { kind: "Gateway", namespace: &gateway.namespace };
@@ -304,7 +416,7 @@ fn supported_kinds(listener: &GatewayListener) -> (Vec<RouteKind>, Option<Condit
 /// The document of a Gateway: a listener for each port, with a virtual host for each of its listeners, and the
 /// department of all callers that no other department claims. `None` without a listener.
 pub(super) fn document(plan: &GatewayPlan<'_>) -> Option<Value> {
-    let mut by_port: BTreeMap<u16, Vec<&ListenerPlan<'_>>> = BTreeMap::new();
+    let mut by_port: BTreeMap<u16, Vec<&GatewayListenerPlan<'_>>> = BTreeMap::new();
     for listener in plan.listeners.iter().filter(|listener| listener.is_live()) {
         by_port.entry(listener.listener.port).or_default().push(listener);
     }
@@ -322,7 +434,7 @@ pub(super) fn document(plan: &GatewayPlan<'_>) -> Option<Value> {
     Some(json!({ "listeners": listeners, "departments": [department] }))
 }
 
-fn listener_document(gateway: &ObjectKey, port: u16, listeners: &[&ListenerPlan<'_>]) -> Option<Value> {
+fn listener_document(gateway: &ObjectKey, port: u16, listeners: &[&GatewayListenerPlan<'_>]) -> Option<Value> {
     let first = listeners.first()?;
     let virtual_hosts: Vec<Value> = listeners.iter().map(|one| virtual_host(one)).collect();
     let mut document = json!({
@@ -338,15 +450,15 @@ fn listener_document(gateway: &ObjectKey, port: u16, listeners: &[&ListenerPlan<
     Some(document)
 }
 
-fn virtual_host(plan: &ListenerPlan<'_>) -> Value {
+fn virtual_host(plan: &GatewayListenerPlan<'_>) -> Value {
     let hostname = plan.listener.hostname.as_deref().filter(|hostname| !hostname.is_empty());
     let host = hostname.map_or_else(|| "*".to_owned(), configured_host);
-    json!({ "name": names::virtual_host(&plan.listener.name), "host": host })
+    json!({ "name": plan.virtual_host(), "host": host })
 }
 
 /// The certificates of the listeners of one port. Without a hostname, a certificate is for all other hosts.
-fn certificates(listeners: &[&ListenerPlan<'_>]) -> Vec<Value> {
-    let of = |plan: &&ListenerPlan<'_>| {
+fn certificates(listeners: &[&GatewayListenerPlan<'_>]) -> Vec<Value> {
+    let of = |plan: &&GatewayListenerPlan<'_>| {
         let hostname = plan.listener.hostname.as_deref().filter(|hostname| !hostname.is_empty());
         let server_name = hostname.map_or_else(|| "*".to_owned(), configured_host);
         let client_auth = plan.client_auth.clone();

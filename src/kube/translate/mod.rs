@@ -10,32 +10,40 @@
 //! - the form of a status: `status`.
 
 mod attachment;
+mod backend_tls;
 mod backends;
 mod certificates;
 mod condition;
 mod gateways;
 mod hostnames;
 mod http_filters;
+mod ingress_listeners;
+mod ingresses;
 mod names;
+pub mod nginx;
 mod references;
 mod routes;
 mod services;
 
 use serde_json::Value;
 
+pub use self::backend_tls::PolicyOutcome;
 pub use self::certificates::{MemoryTextMap, TextCheck};
 pub use self::condition::{ACCEPTED, CONFLICTED, Condition, PROGRAMMED, RESOLVED_REFS};
+pub use self::ingresses::IngressOutcome;
 pub use self::routes::RouteOutcome;
 pub use self::services::{ServicePlan, ServiceSettings, TARGET_PORTS};
 
+use self::backend_tls::TlsPolicies;
 use self::backends::BackendSet;
 use self::certificates::TextCollector;
-use self::gateways::{GatewayPlan, plan_gateways};
+use self::gateways::{GatewayListenerPlan, GatewayPlan, plan_gateways};
+use self::ingresses::{IngressTranslation, ingress_addresses, translate_ingresses};
 use self::routes::RouteTranslation;
 use self::services::plan_services;
 use super::CONTROLLER_NAME;
 use super::index::Index;
-use super::objects::{ObjectKey, RouteKind};
+use super::objects::{IngressAddress, ObjectKey, RouteKind};
 
 /// The translation of all objects.
 #[derive(Debug, Default)]
@@ -50,6 +58,12 @@ pub struct Translation {
     pub gateways: Vec<GatewayOutcome>,
     /// The routes with a parent of this controller.
     pub routes: Vec<RouteOutcome>,
+    /// The BackendTLSPolicies.
+    pub policies: Vec<PolicyOutcome>,
+    /// The Ingresses of this controller.
+    pub ingresses: Vec<IngressOutcome>,
+    /// The addresses at which callers reach Ingresses.
+    pub ingress_addresses: Vec<IngressAddress>,
     /// The Services of the Gateways.
     pub services: Vec<ServicePlan>,
     /// The Services of Gateways that are gone.
@@ -69,7 +83,22 @@ pub struct GatewayOutcome {
     pub requested_addresses: Vec<String>,
     /// Its conditions, beside `Programmed`.
     pub conditions: Vec<Condition>,
-    /// Its listeners.
+    /// Its own listeners.
+    pub listeners: Vec<ListenerOutcome>,
+    /// The ListenerSets that name it.
+    pub listener_sets: Vec<ListenerSetOutcome>,
+}
+
+/// A ListenerSet with its conditions.
+#[derive(Clone, Debug)]
+pub struct ListenerSetOutcome {
+    /// The ListenerSet.
+    pub key: ObjectKey,
+    /// The generation that the conditions are for.
+    pub generation: i64,
+    /// Whether its Gateway allows it.
+    pub is_allowed: bool,
+    /// Its listeners; empty if it is not allowed.
     pub listeners: Vec<ListenerOutcome>,
 }
 
@@ -100,26 +129,45 @@ pub fn translate(index: &Index, settings: &ServiceSettings, check: &dyn TextChec
     let mut routes = RouteTranslation {
         index,
         gateways: &mut gateways,
-        backends: BackendSet::default(),
+        backends: BackendSet::new(TlsPolicies::read(index, &mut texts)),
         documents: Vec::new(),
         outcomes: Vec::new(),
     };
     routes.translate_all();
-    let RouteTranslation { backends, documents: route_documents, outcomes, .. } = routes;
+    let RouteTranslation { mut backends, documents: route_documents, outcomes, .. } = routes;
+    let IngressTranslation { documents: ingress_documents, outcomes: ingresses } =
+        translate_ingresses(index, &mut texts, &mut backends);
     let mut documents = gateway_documents;
-    documents.extend(backends.into_documents().map(|backend| {
+    let (backend_documents, policies) = backends.into_parts();
+    documents.extend(backend_documents.map(|backend| {
         let name = format!("Service {} ({})", backend.service, backend.document["id"].as_str().unwrap_or_default());
         (name, serde_json::json!({ "backends": [backend.document] }))
     }));
     documents.extend(route_documents);
+    documents.extend(ingress_documents);
+    set_proxy_protocol(&mut documents, &settings.proxy_protocol);
     Translation {
         documents,
         texts: texts.texts,
         classes: classes(index),
         gateways: gateways.into_iter().map(gateway_outcome).collect(),
         routes: outcomes,
+        policies,
+        ingresses,
+        ingress_addresses: ingress_addresses(index, settings),
         services,
         abandoned_services,
+    }
+}
+
+/// Adds the trusted load balancers to every listener.
+fn set_proxy_protocol(documents: &mut [(String, Value)], ranges: &[String]) {
+    if ranges.is_empty() {
+        return;
+    }
+    let listeners = documents.iter_mut().filter_map(|(_, document)| document.get_mut("listeners"));
+    for listener in listeners.filter_map(Value::as_array_mut).flatten() {
+        listener["proxyProtocol"] = serde_json::json!(ranges);
     }
 }
 
@@ -136,14 +184,16 @@ fn classes(index: &Index) -> Vec<(ObjectKey, i64)> {
 }
 
 fn gateway_outcome(plan: GatewayPlan<'_>) -> GatewayOutcome {
-    let is_documented = plan.listeners.iter().any(gateways::ListenerPlan::is_live);
-    let listeners = plan.listeners.iter().map(|listener| ListenerOutcome {
-        name: listener.listener.name.to_string(),
-        configured: listener.is_live().then(|| names::listener(plan.key, listener.listener.port)),
-        supported_kinds: listener.supported_kinds.clone(),
-        attached_routes: listener.attached_routes,
-        is_served: listener.is_served(),
-        conditions: listener.conditions.clone(),
+    let is_documented = plan.listeners.iter().any(GatewayListenerPlan::is_live);
+    let listeners_of = |kind: &str, key: &ObjectKey| -> Vec<ListenerOutcome> {
+        let owned = plan.listeners.iter().filter(|one| one.owner.kind == kind && one.owner.key == key);
+        owned.map(|listener| listener_outcome(plan.key, listener)).collect()
+    };
+    let sets = plan.sets.iter().map(|set| ListenerSetOutcome {
+        key: set.key.clone(),
+        generation: set.generation,
+        is_allowed: set.is_allowed,
+        listeners: listeners_of("ListenerSet", set.key),
     });
     let requested = plan.gateway.addresses.iter().map(|address| address.value.to_string());
     GatewayOutcome {
@@ -151,8 +201,20 @@ fn gateway_outcome(plan: GatewayPlan<'_>) -> GatewayOutcome {
         generation: plan.fact.meta.generation,
         document: is_documented.then(|| gateway_document_name(plan.key)),
         requested_addresses: requested.filter(|address| !address.is_empty()).collect(),
-        listeners: listeners.collect(),
+        listeners: listeners_of("Gateway", plan.key),
+        listener_sets: sets.collect(),
         conditions: plan.conditions,
+    }
+}
+
+fn listener_outcome(gateway: &ObjectKey, listener: &GatewayListenerPlan<'_>) -> ListenerOutcome {
+    ListenerOutcome {
+        name: listener.listener.name.to_string(),
+        configured: listener.is_live().then(|| names::listener(gateway, listener.listener.port)),
+        supported_kinds: listener.supported_kinds.clone(),
+        attached_routes: listener.attached_routes,
+        is_served: listener.is_served(),
+        conditions: listener.conditions.clone(),
     }
 }
 

@@ -24,6 +24,11 @@ fn bounded(text: String) -> String {
     format!("{}_{}", &text[..kept], hex_text(&digest[..HASH_BYTES]))
 }
 
+/// A hash for a variant.
+pub(super) fn short_hash(text: &str) -> String {
+    hex_text(&Sha256::digest(text)[..HASH_BYTES / 2])
+}
+
 /// The listener for one port of a Gateway.
 pub(super) fn listener(gateway: &ObjectKey, port: u16) -> String {
     bounded(format!("{}.{}_{port}", gateway.namespace, gateway.name))
@@ -32,6 +37,11 @@ pub(super) fn listener(gateway: &ObjectKey, port: u16) -> String {
 /// A virtual host: a listener of a Gateway.
 pub(super) fn virtual_host(section: &str) -> String {
     bounded(section.to_owned())
+}
+
+/// A virtual host: a listener of a ListenerSet.
+pub(super) fn virtual_host_of_set(set: &ObjectKey, section: &str) -> String {
+    bounded(format!("{}.{}_{section}", set.namespace, set.name))
 }
 
 /// The department of the callers of a Gateway that no other department claims.

@@ -10,9 +10,9 @@
 use serde_json::{Map, Value, json};
 
 use super::attachment::{self, AttachingRoute, Attachment};
-use super::backends::{BackendProtocol, BackendSet};
+use super::backends::{BackendOverrides, BackendProtocol, BackendSet, BackendUser};
 use super::condition::{ACCEPTED, Condition, RESOLVED_REFS};
-use super::gateways::{GatewayPlan, ListenerPlan};
+use super::gateways::{GatewayListenerPlan, GatewayPlan};
 use super::hostnames::configured_host;
 use super::http_filters::{MirrorTargets, RuleFilters, Unsupported, backend_headers};
 use super::names;
@@ -20,7 +20,7 @@ use super::references::{BrokenReference, Referrer};
 use crate::kube::index::{Fact, Index};
 use crate::kube::objects::{
     BackendReference, GrpcFilter, GrpcRoute, GrpcRouteMatch, HttpBackend, HttpFilter, HttpRoute, HttpRouteMatch,
-    HttpRule, Metadata, ObjectKey, ObjectKind, ParentReference, PathMatchKind, RouteDuration, ValueMatch,
+    HttpRule, Metadata, ObjectKey, ObjectKind, ParentReference, PathMatchKind, RouteDuration, RouteRetry, ValueMatch,
     ValueMatchKind,
 };
 
@@ -49,6 +49,7 @@ struct RouteRule<'a> {
     filters: Vec<HttpFilter>,
     backends: Vec<(&'a BackendReference, Vec<HttpFilter>)>,
     timeouts: Option<Value>,
+    retries: Option<Value>,
 }
 
 /// What the translation of routes shares.
@@ -89,6 +90,7 @@ impl<'a> RouteTranslation<'a, '_> {
             return; // other controllers' parents only
         }
         let from = Referrer { kind: attaching.kind, namespace: &attaching.key.namespace };
+        self.backends.set_user(backend_user(self.gateways, &attachments));
         let commands = rules.and_then(|rules| self.commands(from, rules));
         let (commands, resolved) = match commands {
             Ok((commands, broken)) => (Some(commands), resolved_refs(broken)),
@@ -143,7 +145,8 @@ impl<'a> RouteTranslation<'a, '_> {
         let mut all_http1 = true;
         let mut shares = Vec::with_capacity(rule.backends.len());
         for (reference, edits) in &rule.backends {
-            let mut share = match self.backends.resolve(self.index, from, reference) {
+            let resolved = self.backends.resolve_with(self.index, from, reference, rule.retries.as_ref());
+            let mut share = match resolved {
                 Ok(resolved) => {
                     all_http1 &= resolved.protocol == BackendProtocol::Http1;
                     json!({ "backend": resolved.id, "weight": reference.weight })
@@ -188,7 +191,7 @@ impl<'a> RouteTranslation<'a, '_> {
             .iter()
             .filter(|one| one.accepted.holds)
             .map(|one| &self.gateways[one.gateway])
-            .filter(|plan| plan.listeners.iter().any(ListenerPlan::is_live))
+            .filter(|plan| plan.listeners.iter().any(GatewayListenerPlan::is_live))
             .map(|plan| names::department(plan.key))
             .collect();
         departments.sort();
@@ -212,6 +215,17 @@ impl<'a> RouteTranslation<'a, '_> {
         let name = format!("{kind} {}", route.key);
         self.documents.push((name.clone(), json!({ "subsystems": [subsystem], "grants": grants })));
         Some(name)
+    }
+}
+
+/// The Gateways that a route is attached to, with the first of their certificates for backends.
+fn backend_user(gateways: &[GatewayPlan<'_>], attachments: &[Attachment<'_>]) -> BackendUser {
+    let attached = attachments.iter().filter(|one| one.accepted.holds).map(|one| &gateways[one.gateway]);
+    let attached: Vec<&GatewayPlan<'_>> = attached.collect();
+    BackendUser {
+        gateways: attached.iter().map(|plan| plan.key.clone()).collect(),
+        client_certificate: attached.iter().find_map(|plan| plan.client_certificate.clone()),
+        overrides: BackendOverrides::default(),
     }
 }
 
@@ -247,9 +261,6 @@ fn http_rule(rule: &HttpRule) -> Result<RouteRule<'_>, Unsupported> {
     if rule.session_persistence.is_some() {
         return Err("sessionPersistence is not supported".to_owned());
     }
-    if rule.retry.is_some() {
-        return Err("retry is not supported".to_owned());
-    }
     let whole = HttpRouteMatch::default();
     let matches = if rule.matches.is_empty() { std::slice::from_ref(&whole) } else { &rule.matches };
     let backend = |backend: &'_ HttpBackend| backend.filters.clone();
@@ -259,7 +270,24 @@ fn http_rule(rule: &HttpRule) -> Result<RouteRule<'_>, Unsupported> {
         filters: rule.filters.clone(),
         backends: rule.backend_refs.iter().map(|one| (&one.backend, backend(one))).collect(),
         timeouts: timeouts(rule.timeouts.request, rule.timeouts.backend_request),
+        retries: rule.retry.as_ref().and_then(retries),
     })
+}
+
+/// Retries of a rule; none for no attempts (Gateway API 1.7). They have no budget of their own there: 100 % is the
+/// largest one.
+fn retries(retry: &RouteRetry) -> Option<Value> {
+    let attempts = retry.attempts.unwrap_or(1);
+    if attempts == 0 {
+        return None;
+    }
+    let codes = retry.codes.iter().map(|code| json!(code));
+    let on: Vec<Value> = codes.chain([json!("connect-failure")]).collect();
+    let mut keys = json!({ "attempts": attempts, "on": on, "budgetPercent": 100 });
+    if let Some(backoff) = retry.backoff {
+        keys["backoff"] = json!(format!("{}ms", backoff.0.as_millis()));
+    }
+    Some(keys)
 }
 
 fn timeouts(request: Option<RouteDuration>, attempt: Option<RouteDuration>) -> Option<Value> {
@@ -323,6 +351,7 @@ fn grpc_parts<'a>(key: &'a ObjectKey, fact: &'a Fact<GrpcRoute>) -> Option<Route
             filters: filters(&rule.filters),
             backends: rule.backend_refs.iter().map(|one| (&one.backend, filters(&one.filters))).collect(),
             timeouts: None,
+            retries: None,
         })
     };
     let rules = rules.iter().map(rule).collect();

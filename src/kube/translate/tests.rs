@@ -1,10 +1,17 @@
 //! Tests of the translation as tables: objects in, documents and conditions out.
 
+use std::sync::Arc;
+
+mod ingress_annotations;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::clock::Clock;
+use crate::config::{ConfigLoader, MemoryDocument, MemoryDocuments, SharedDocuments};
 use crate::kube::objects::ObjectKind;
+use crate::model::NameInterner;
 
 /// A check that refuses what begins with `bad`.
 struct FakeCheck;
@@ -12,6 +19,10 @@ struct FakeCheck;
 impl TextCheck for FakeCheck {
     fn check_key_pair(&self, certificate: &Bytes, _: &Bytes) -> Result<(), String> {
         if certificate.starts_with(b"bad") { Err("not a certificate".to_owned()) } else { Ok(()) }
+    }
+
+    fn check_client_pair(&self, certificate: &Bytes, key: &Bytes) -> Result<(), String> {
+        self.check_key_pair(certificate, key)
     }
 
     fn check_authorities(&self, pem: &Bytes) -> Result<(), String> {
@@ -56,7 +67,7 @@ impl Cluster {
             ObjectKind::Service,
             json!({
                 "metadata": {
-                    "namespace": "system", "name": "gw", "annotations": { "tallygate.io/gateway": "infra/web" },
+                    "namespace": "infra", "name": "gw", "annotations": { "tallygate.io/gateway": "infra/web" },
                 },
                 "spec": { "type": "LoadBalancer", "ports": ports },
                 "status": { "loadBalancer": { "ingress": [{ "ip": "10.78.0.1" }] } },
@@ -273,11 +284,11 @@ fn faults_of_listeners_have_their_reasons() {
             &["Accepted=Accepted", "!ResolvedRefs=InvalidRouteKinds", "!Conflicted=NoConflicts"],
         ),
         (
-            json!([listener(tls("good")), { "name": "other", "port": 443, "protocol": "HTTP" }]),
+            json!([{ "name": "other", "port": 443, "protocol": "HTTP" }, listener(tls("good"))]),
             &["!Accepted=ProtocolConflict", "ResolvedRefs=ResolvedRefs", "Conflicted=ProtocolConflict"],
         ),
         (
-            json!([listener(json!({ "protocol": "HTTP" })), { "name": "other", "port": 443, "protocol": "HTTP" }]),
+            json!([{ "name": "other", "port": 443, "protocol": "HTTP" }, listener(json!({ "protocol": "HTTP" }))]),
             &["!Accepted=HostnameConflict", "ResolvedRefs=ResolvedRefs", "Conflicted=HostnameConflict"],
         ),
     ] {
@@ -322,14 +333,13 @@ fn a_service_is_current_once_it_is_as_wanted() {
     let translation = cluster.translated();
     assert!(translation.services[0].is_current, "{:?}", translation.services);
     cluster.0.delete(ObjectKind::Gateway, &ObjectKey::new("infra", "web"));
-    assert_eq!(cluster.translated().abandoned_services, [ObjectKey::new("system", "gw")]);
+    assert_eq!(cluster.translated().abandoned_services, [ObjectKey::new("infra", "gw")]);
 }
 
 #[test]
 fn what_is_not_supported_refuses_the_route() {
     for rule in [
         json!({ "sessionPersistence": {} }),
-        json!({ "retry": { "attempts": 2 } }),
         json!({ "filters": [{ "type": "ExternalAuth" }] }),
         json!({ "filters": [{ "type": "ExtensionRef", "extensionRef": { "group": "x", "kind": "y", "name": "z" } }] }),
         json!({ "matches": [{ "path": { "type": "Glob", "value": "/*" } }] }),
@@ -406,4 +416,94 @@ fn grpc_methods_are_paths() {
     assert_eq!(matches[3]["pathPrefix"], "/");
     assert_eq!(subsystem["commands"][0]["backends"][0]["backend"], "shop.g_8080_h2");
     assert_eq!(cluster.document("Service shop/g")["backends"][0]["protocol"], "http2");
+}
+
+/// Compiles the documents with a main file that has only a ledger. Returns the configuration.
+fn compiled(translation: &Translation) -> crate::config::Configuration {
+    let folder = tempfile::tempdir().expect("a folder");
+    let main = folder.path().join("tallygate.yaml");
+    std::fs::write(&main, "ledger: { path: l.db }\n").expect("a file");
+    let parse = |(name, document): &(String, Value)| {
+        MemoryDocument::from_json(name, document).unwrap_or_else(|problem| panic!("{name}: {problem}"))
+    };
+    let documents = translation.documents.iter().map(parse).collect();
+    let shared = SharedDocuments::default();
+    shared.store(Arc::new(MemoryDocuments { version: "1".to_owned(), documents }));
+    let mut loader = ConfigLoader::new(&main, Clock::system()).with_documents(shared);
+    let loaded = loader.load(&NameInterner::default()).configuration;
+    loaded.unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+#[test]
+fn documents_are_a_valid_configuration() {
+    let mut cluster = Cluster::with_gateway();
+    cluster.add(ObjectKind::IngressClass, "", "ours", json!({ "controller": CONTROLLER_NAME }));
+    for name in ["cart", "copy"] {
+        cluster.service("shop", name, json!({ "port": 8080 }), &["10.77.1.2", "10.77.1.3"]);
+    }
+    cluster.service("shop", "empty", json!({ "port": 8080, "appProtocol": "kubernetes.io/h2c" }), &[]);
+    let header =
+        |name: &str| json!({ "set": [{ "name": name, "value": "1" }], "add": [{ "name": "b", "value": "2" }] });
+    let rules = json!([
+        {
+            "name": "all",
+            "matches": [
+                { "path": { "value": "/a" }, "headers": [{ "name": "v", "value": "1" }], "queryParams": [{ "name": "q", "value": "1" }] },
+                { "path": { "value": "/b" }, "method": "POST" },
+            ],
+            "filters": [
+                { "type": "RequestHeaderModifier", "requestHeaderModifier": header("x-a") },
+                { "type": "ResponseHeaderModifier", "responseHeaderModifier": header("x-b") },
+                { "type": "URLRewrite", "urlRewrite": { "hostname": "in.example", "path": { "type": "ReplacePrefixMatch", "replacePrefixMatch": "" } } },
+                { "type": "RequestMirror", "requestMirror": { "backendRef": backend("copy"), "fraction": { "numerator": 1, "denominator": 3 } } },
+                { "type": "CORS", "cors": { "allowOrigins": ["*"], "allowCredentials": true, "allowMethods": ["*"] } },
+            ],
+            "backendRefs": [
+                { "name": "cart", "port": 8080, "weight": 3, "filters": [{ "type": "RequestHeaderModifier", "requestHeaderModifier": header("x-c") }] },
+                { "name": "empty", "port": 8080 },
+                { "name": "missing", "port": 8080 },
+            ],
+            "timeouts": { "request": "10s", "backendRequest": "1s" },
+            "retry": { "codes": [500, 503], "attempts": 2, "backoff": "10ms" },
+        },
+        { "filters": [{ "type": "RequestRedirect", "requestRedirect": { "statusCode": 303 } }] },
+        { "filters": [{ "type": "RequestRedirect", "requestRedirect": { "scheme": "https", "path": { "type": "ReplaceFullPath", "replaceFullPath": "/x" } } }] },
+        {},
+    ]);
+    cluster.route("shop", "one", json!({ "rules": rules.clone() }));
+    cluster.route("shop", "same", json!({ "hostnames": ["*.shop.example", "shop.example"], "rules": rules.clone() }));
+    cluster.route("shop", "twin", json!({ "rules": rules }));
+    let method = json!([{ "method": { "service": "a.B", "method": "C" } }, { "method": { "service": "a.B" } }, {}]);
+    let parents = json!([{ "name": "web", "namespace": "infra" }]);
+    let grpc = json!({ "parentRefs": parents, "rules": [{ "matches": method, "backendRefs": [backend("cart")] }] });
+    cluster.add(ObjectKind::GrpcRoute, "shop", "calls", grpc);
+    let service = |name: &str| json!({ "service": { "name": name, "port": { "number": 8080 } } });
+    let path = |path: &str, kind: &str| json!({ "path": path, "pathType": kind, "backend": service("cart") });
+    let ingress = json!({
+        "ingressClassName": "ours",
+        "defaultBackend": service("missing"),
+        "rules": [
+            { "host": "a.example", "http": { "paths": [path("/", "Prefix"), path("/x", "Exact")] } },
+            { "host": "*.a.example", "http": { "paths": [path("/", "ImplementationSpecific")] } },
+        ],
+    });
+    cluster.add(ObjectKind::Ingress, "shop", "old", ingress);
+
+    let translation = cluster.translated();
+    let configuration = compiled(&translation);
+    assert_eq!(configuration.excluded, []);
+    let ids = configuration.snapshot.subsystems.iter().map(|subsystem| subsystem.id.to_string());
+    assert_eq!(
+        ids.collect::<Vec<_>>(),
+        [
+            "shop.calls_grpc",
+            "shop.one",
+            "shop.same",
+            "shop.twin",
+            "shop.old_ingress-0",
+            "shop.old_ingress-1",
+            "shop.old_ingress-default"
+        ]
+    );
+    assert_eq!(translation.ingresses[0].faults.len(), 1, "{:?}", translation.ingresses);
 }

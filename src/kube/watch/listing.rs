@@ -33,7 +33,8 @@ const PAGE_OBJECTS: u32 = 500;
 /// Objects of a page of Secrets or ConfigMaps, which can have 1 MiB each.
 const PAGE_LARGE_OBJECTS: u32 = 50;
 
-/// Secrets that hold no certificate, CA or list of ours: releases of Helm and tokens are most of the bytes of a cluster.
+/// Without Secrets that hold no certificate, CA or list of ours: releases of Helm and tokens are most of the bytes of a
+/// cluster.
 const SECRET_SELECTOR: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,\
                                type!=kubernetes.io/dockerconfigjson,type!=kubernetes.io/dockercfg,\
                                type!=bootstrap.kubernetes.io/token";

@@ -19,8 +19,7 @@ use serde::Serialize;
 
 use crate::ledger::book::book_reader::open_for_reading;
 use crate::ledger::book::book_writer::{BookUpdate, BookWriter};
-use crate::ledger::files::book_path::TALLY_EXTENSION;
-use crate::ledger::files::book_path::{self, path_with_suffix};
+use crate::ledger::files::book_path::{self, DRAFT_SUFFIX, TALLY_EXTENSION, path_with_suffix};
 use crate::ledger::files::lock;
 use crate::ledger::keeper::recovery::fold_image;
 use crate::ledger::values::error::LedgerError;
@@ -33,8 +32,6 @@ use super::ledger_snapshot::{LedgerSnapshot, TallyReadings, TallyState, revision
 const COPY_ATTEMPTS_MAX: u32 = 5;
 /// The interval between progress checks of a copy.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
-/// The suffix of an incomplete copy.
-const DRAFT_SUFFIX: &str = ".part";
 
 /// A completed copy.
 #[derive(Clone, Debug, Serialize)]

@@ -23,7 +23,7 @@ use crate::model::Window;
 
 /// The longest delay until commands admitted in the last moment of a period are in the book: one fold a second, with a
 /// margin.
-const SETTLE_SECONDS: i64 = 5;
+pub(crate) const SETTLE_SECONDS: i64 = 5;
 
 /// Whether the usage of a period can still change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -76,15 +76,23 @@ pub struct LostCounts {
 /// Returns the completeness of the half-open range of windows in the book at `path`. Changes nothing.
 pub fn completeness(path: &Path, windows: &Range<Window>, now: Timestamp) -> Result<PeriodCompleteness, LedgerError> {
     let connection = open_for_reading(path)?;
-    let is_kept = lock::is_held(path)?;
-    let has_tally = path.with_extension(TALLY_EXTENSION).exists();
+    let condition = LedgerCondition::read(path, now)?;
     let failed = |error| LedgerError::book("read", path, error);
     let moment = connection.unchecked_transaction().map_err(failed)?;
-    let open_because = open_reasons(&moment, windows, &LedgerCondition { now, is_kept, has_tally }).map_err(failed)?;
+    completeness_at(&moment, windows, &condition).map_err(failed)
+}
+
+/// Returns the completeness of the range in a book at one moment.
+pub(crate) fn completeness_at(
+    moment: &Connection,
+    windows: &Range<Window>,
+    condition: &LedgerCondition,
+) -> rusqlite::Result<PeriodCompleteness> {
+    let open_because = open_reasons(moment, windows, condition)?;
     let state = if open_because.is_empty() { PeriodState::Complete } else { PeriodState::Open };
-    let lost_counts = lost_counts(&moment, windows).map_err(failed)?;
-    let gateway = moment.query_row("SELECT gateway FROM meta", [], |row| row.get(0)).map_err(failed)?;
-    let [first_usage, last_usage] = usage_bounds(&moment).map_err(failed)?;
+    let lost_counts = lost_counts(moment, windows)?;
+    let gateway = moment.query_row("SELECT gateway FROM meta", [], |row| row.get(0))?;
+    let [first_usage, last_usage] = usage_bounds(moment)?;
     Ok(PeriodCompleteness { gateway, state, open_because, lost_counts, first_usage, last_usage })
 }
 
@@ -101,10 +109,20 @@ impl LedgerReader {
 }
 
 /// The state of the ledger beside the book's own rows.
-struct LedgerCondition {
-    now: Timestamp,
-    is_kept: bool,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LedgerCondition {
+    pub(crate) now: Timestamp,
+    /// Whether a gateway keeps the ledger now.
+    pub(crate) is_kept: bool,
     has_tally: bool,
+}
+
+impl LedgerCondition {
+    /// Reads the condition of the ledger at `path`, which must be its canonical path.
+    pub(crate) fn read(path: &Path, now: Timestamp) -> Result<Self, LedgerError> {
+        let has_tally = path.with_extension(TALLY_EXTENSION).exists();
+        Ok(Self { now, is_kept: lock::is_held(path)?, has_tally })
+    }
 }
 
 fn open_reasons(book: &Connection, windows: &Range<Window>, look: &LedgerCondition) -> rusqlite::Result<Vec<String>> {

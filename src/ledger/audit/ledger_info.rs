@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use serde::Serialize;
 
 use crate::ledger::book::adjustments::{self, AdjustmentRow};
+use crate::ledger::book::ledger_identity::ledger_identity;
 use crate::ledger::files::book_path::{LOG_SUFFIX, TALLY_EXTENSION, path_with_suffix};
 use crate::ledger::tally::file::TallyImage;
 use crate::ledger::tally::slot::{SlotKind, offset};
@@ -20,6 +21,8 @@ use super::open_epoch::series_in_flight;
 /// The description of a ledger.
 #[derive(Clone, Debug, Serialize)]
 pub struct LedgerInfo {
+    /// The identity of the ledger; `None` before its first epoch. Copies have the identity of their original.
+    pub id: Option<String>,
     /// The gateway that created the book.
     pub gateway: String,
     /// The book's format.
@@ -111,6 +114,7 @@ fn describe(snapshot: &LedgerSnapshot) -> rusqlite::Result<LedgerInfo> {
     let (gateway, calendar) = book.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let epochs = EpochTable::from_book(book)?.rows.into_iter().map(|row| epoch_info(row, snapshot)).collect();
     Ok(LedgerInfo {
+        id: ledger_identity(book)?,
         gateway,
         format: book.pragma_query_value(None, "user_version", |row| row.get(0))?,
         calendar,

@@ -14,8 +14,9 @@ use crate::ledger::values::measures::{ADMITTED_CODE, Measures, StoredMeasures, W
 use crate::model::{CalendarOffset, Name, Outcome, Window};
 
 use super::connection::open_error;
+use super::department_names::{self, DatedName};
 use super::schema::BOOK_FORMAT;
-use super::{day_sums, department_names, read_only, schema_check};
+use super::{day_sums, ledger_identity, read_only, schema_check};
 
 /// The state of an epoch in the book.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +123,16 @@ impl<'a> BookReader<'a> {
     /// Returns the latest name of every department that has a name in the book.
     pub(crate) fn department_names(&self) -> Result<BTreeMap<String, String>, LedgerError> {
         department_names::all_department_names(self.connection).map_err(|error| self.book_error(error))
+    }
+
+    /// Like [`Self::department_names`], with the time of each name.
+    pub(crate) fn dated_department_names(&self) -> Result<BTreeMap<String, DatedName>, LedgerError> {
+        department_names::dated_department_names(self.connection).map_err(|error| self.book_error(error))
+    }
+
+    /// Returns the identity of the ledger; `None` before its first epoch.
+    pub(crate) fn identity(&self) -> Result<Option<String>, LedgerError> {
+        ledger_identity::ledger_identity(self.connection).map_err(|error| self.book_error(error))
     }
 
     /// Returns the first window that is still kept as an hour.

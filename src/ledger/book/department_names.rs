@@ -15,6 +15,26 @@ use crate::model::Name;
 /// Departments with their names.
 pub(crate) type DepartmentNames = Vec<(Name, String)>;
 
+/// A department's name, and since when it is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatedName {
+    /// The name.
+    pub name: String,
+    /// The time at which the name was written.
+    pub since: Timestamp,
+}
+
+/// Returns the latest name of every department, with its time.
+pub(crate) fn dated_department_names(book: &Connection) -> rusqlite::Result<BTreeMap<String, DatedName>> {
+    let mut query = book.prepare("SELECT department, name, since FROM department_name ORDER BY number")?;
+    let names = query.query_map([], |row| {
+        let since: String = row.get(2)?;
+        // No seal covers names: a time that cannot be read is that of the oldest name.
+        Ok((row.get(0)?, DatedName { name: row.get(1)?, since: since.parse().unwrap_or(Timestamp::MIN) }))
+    })?;
+    names.collect() // of several rows of a department, the last one stays
+}
+
 /// Returns the latest name of every department.
 pub(crate) fn all_department_names(book: &Connection) -> rusqlite::Result<BTreeMap<String, String>> {
     let mut query = book.prepare("SELECT department, name FROM department_name ORDER BY number")?;

@@ -16,6 +16,7 @@ pub(crate) mod department_names;
 pub(crate) mod epoch_end;
 pub(crate) mod hour_rows;
 mod in_flight_rows;
+pub(crate) mod ledger_identity;
 mod migration;
 mod orphaned_epochs;
 pub(crate) mod read_only;

@@ -19,6 +19,26 @@ pub(crate) const LOG_SUFFIX: &str = "-wal";
 /// The suffix of the index of that log.
 pub(crate) const LOG_INDEX_SUFFIX: &str = "-shm";
 
+/// The extension of the lock file.
+pub(crate) const LOCK_EXTENSION: &str = "lock";
+/// The begin of the extension of a tally that a start has set aside.
+pub(crate) const ASIDE_EXTENSION: &str = "tally-aside-";
+/// The suffix of the rollback journal of SQLite (sqlite.org/tempfiles.html).
+const JOURNAL_SUFFIX: &str = "-journal";
+/// The suffix of an incomplete backup.
+pub(crate) const DRAFT_SUFFIX: &str = ".part";
+
+/// Returns whether a file has the name of one that lies beside a book: tally, lock, log, index, journal, or incomplete
+/// backup.
+pub fn is_companion(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let suffixes = [LOG_SUFFIX, LOG_INDEX_SUFFIX, JOURNAL_SUFFIX, DRAFT_SUFFIX];
+    [TALLY_EXTENSION, LOCK_EXTENSION].contains(&&*extension)
+        || extension.starts_with(ASIDE_EXTENSION)
+        || suffixes.iter().any(|suffix| name.ends_with(suffix))
+}
+
 /// Returns the book's canonical path: absolute, with the links of its folder and of the file itself resolved. For a
 /// book that does not exist yet, returns the path that the book will get.
 pub(crate) fn canonical_path(book: &Path) -> Result<PathBuf, LedgerError> {
@@ -67,6 +87,25 @@ mod tests {
             assert_eq!(canonical_path(&folder.join(way)).expect("a book"), book, "{way}");
         }
         assert!(canonical_path(&folder.join("none/ledger.db")).is_err(), "no folder");
+    }
+
+    #[test]
+    fn files_beside_a_book_are_known_by_their_names() {
+        for (name, expected) in [
+            ("ledger.tally", true),
+            ("ledger.tally-aside-20261130T101500123", true),
+            ("ledger.lock", true),
+            ("ledger.db-wal", true),
+            ("ledger.db-shm", true),
+            ("ledger.db-journal", true),
+            ("2026-11-29.db.part", true),
+            ("ledger.db", false),
+            ("tally", false),
+            ("edge-wal.db", false),
+            ("ledger", false),
+        ] {
+            assert_eq!(is_companion(&Path::new("data").join(name)), expected, "{name}");
+        }
     }
 
     #[test]

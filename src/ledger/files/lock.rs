@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crate::ledger::values::error::LedgerError;
 
+use super::book_path::LOCK_EXTENSION;
 use super::file_identity::FileIdentity;
 
 /// The most attempts of a start, and the pause between two attempts: a reader takes the lock for a moment to test it.
@@ -122,7 +123,7 @@ pub(crate) fn is_held(book: &Path) -> Result<bool, LedgerError> {
 }
 
 fn lock_path(book: &Path) -> PathBuf {
-    book.with_extension("lock")
+    book.with_extension(LOCK_EXTENSION)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use crate::ledger::book::book_reader::EpochState;
 use crate::ledger::book::book_writer::{BookUpdate, BookWriter};
 use crate::ledger::book::epoch_end::{EpochEnding, fallback_window};
+use crate::ledger::files::book_path::ASIDE_EXTENSION;
 use crate::ledger::fold::{FoldRow, SeriesNames, TallyFold};
 use crate::ledger::tally::disk::TallyDisk;
 use crate::ledger::tally::file::{TallyHeader, TallyImage, journaled_slots};
@@ -157,5 +158,5 @@ fn set_aside(disk: &dyn TallyDisk, path: &Path, reason: &str, me: &TallyHeader) 
 }
 
 fn aside_path(path: &Path, now: Timestamp) -> PathBuf {
-    path.with_extension(format!("tally-aside-{}", now.strftime("%Y%m%dT%H%M%S%f")))
+    path.with_extension(format!("{ASIDE_EXTENSION}{}", now.strftime("%Y%m%dT%H%M%S%f")))
 }

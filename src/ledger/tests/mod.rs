@@ -3,7 +3,7 @@
 //! - Counting and sealing: `counting`, `sealing`, `end_transfers`, `waived_units`, `adjustments`, `compaction`.
 //! - Crash safety: `crash_points`, `crash_recovery`, `process_kill`, `power_loss`, `older_tally`, `faulty_disk`.
 //! - Audit and tamper detection (hash chain): `audit`, `tampered_rows`, `tampered_schema`, `appended_seals`.
-//! - Files: `files_and_locks`, `backup`, `migration`.
+//! - Files: `files_and_locks`, `backup`, `migration`. Identity and reach: `coverage`.
 //! - Random histories against a model: `simulation`.
 
 mod adjustments;
@@ -12,6 +12,7 @@ mod audit;
 mod backup;
 mod compaction;
 mod counting;
+mod coverage;
 mod crash_points;
 mod crash_recovery;
 mod end_transfers;

@@ -91,9 +91,9 @@ impl Drop for WorkerConnection {
 pub(crate) async fn serve_connection(worker: Rc<TrafficWorker>, accepted: AcceptedConnection) {
     let AcceptedConnection { stream, address, listener, proxies, stats, mut drain, guards: held } = accepted;
     let opening = OpeningConnection { worker: &worker, address, proxies: &proxies, stats: &stats };
+    // Boxed: otherwise each connection would reserve the size of these futures for its whole life.
     let opened = match &listener.tls {
-        Some(tls) => opening.open_tls(stream, tls, &mut drain).await,
-        // Boxed: otherwise each TLS connection would reserve the size of this future.
+        Some(tls) => Box::pin(opening.open_tls(stream, tls, &mut drain)).await,
         None => Box::pin(opening.open_plain(stream, &mut drain)).await,
     };
     let Some(OpenedConnection { mut stream, is_http2, handshake, proxied_address }) = opened else { return };
@@ -309,7 +309,8 @@ async fn plain_drain(drain: &mut DrainWatcher) {
 
 /// Ready when the listener drains and the time for a pending handshake is over. No command can arrive before the
 /// handshake completes. When the gateway stops, a handshake whose `ClientHello` has not arrived ends at once. When a
-/// reload removes the listener (the drain has a deadline), callers had no warning, so their `ClientHello` is waited for.
+/// reload removes the listener (the drain has a deadline), callers had no warning, so their `ClientHello` is
+/// waited for.
 async fn handshake_drain(drain: &mut DrainWatcher, hello_answered: &Cell<bool>) {
     drain.begun().await;
     if hello_answered.get() || drain.deadline().is_some() {

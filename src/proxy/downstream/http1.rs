@@ -6,13 +6,16 @@
 //! - Time limits: head, idle timeout, body, response that the caller does not read (write timeout), age of the
 //!   connection.
 //! - Size limit: the buffers of hyper ([`BUFFER_SIZE`]).
-//! - The response to the last command of a connection has `Connection: close`.
+//! - The response to the last command of a connection has `Connection: close`. Each response is the last one once the
+//!   gateway has announced that it will stop: a client never writes to a connection that is about to close.
 //! - The commands of a deauthorized caller, and those of a removed listener, are cut off in time ([`cut_off`]).
 
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryFutureExt as _;
@@ -25,6 +28,7 @@ use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
 
 use crate::config::CapacitySettings;
 use crate::lifecycle::DrainWatcher;
@@ -50,6 +54,8 @@ use super::response_stream::ResponseStream;
 const EMPTY_REASON: ReasonPhrase = ReasonPhrase::from_static(b"");
 /// Bytes that hyper buffers in each direction. A configured head limit above this size enlarges the buffer.
 const BUFFER_SIZE: usize = 32 * 1024;
+/// How long a new connection of a removed listener waits for its first request, which may be on its way.
+const FIRST_REQUEST_DRAIN_TIME: Duration = Duration::from_millis(250);
 
 /// Serves a connection until it is closed.
 pub(crate) async fn serve_http1(
@@ -88,11 +94,17 @@ pub(crate) async fn serve_http1(
     let served = tokio::select! {
         served = poll_fn(|context| connection.poll_without_shutdown(context)) => served,
         () = shutdown_requested(&worker, (&peer, &activity), &mut drain) => {
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
-            tokio::select! {
-                served = poll_fn(|context| connection.poll_without_shutdown(context)) => served,
-                // Dropping the connection settles its command as aborted or interrupted.
-                () = Box::pin(cut_off(&peer, &mut drain)) => return Ok(()),
+            let first = first_request((&peer, &drain), |context| connection.poll_without_shutdown(context));
+            match Box::pin(first).await {
+                Some(served) => served,
+                None => {
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
+                    tokio::select! {
+                        served = poll_fn(|context| connection.poll_without_shutdown(context)) => served,
+                        // Dropping the connection settles its command as aborted or interrupted.
+                        () = Box::pin(cut_off(&peer, &mut drain)) => return Ok(()),
+                    }
+                }
             }
         }
     };
@@ -103,6 +115,24 @@ pub(crate) async fn serve_http1(
     let Parts { io, read_buf, .. } = connection.into_parts();
     finish_connection((&peer, drain), io.into_inner(), read_buf, tunnel.take()).await;
     Ok(())
+}
+
+/// Polls a new connection of a removed listener until its first request has arrived, or its time is over. hyper closes
+/// a connection without a request at once, although the request may be on its way. Returns the end of the connection,
+/// if it ends meanwhile. Other connections are not polled.
+async fn first_request<T>(
+    (peer, drain): (&DownstreamPeer, &DrainWatcher),
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Option<T> {
+    if peer.has_requests() || drain.deadline().is_none() {
+        return None;
+    }
+    let arrival = poll_fn(|context| match poll(context) {
+        Poll::Ready(ended) => Poll::Ready(Some(ended)),
+        Poll::Pending if peer.has_requests() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    });
+    timeout(FIRST_REQUEST_DRAIN_TIME, arrival).await.unwrap_or(None)
 }
 
 /// The commands of one connection, and what they share.
@@ -147,7 +177,7 @@ impl<'a> Http1Commands<'a> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             self.pending_fault.leave_http();
             self.tunnel.set(response.body_mut().take_tunnel());
-        } else if self.activity.is_request_limit_reached() {
+        } else if self.activity.is_request_limit_reached() || self.worker.components.departure.is_announced() {
             response.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
         }
         if response.status().canonical_reason().is_none() {

@@ -101,8 +101,8 @@ impl TrafficListener {
         self.address
     }
 
-    /// Accepts connections until the drain begins, or the sender of the settings is dropped. The socket is closed before
-    /// the watcher of the drain is dropped.
+    /// Accepts connections until the drain begins, or the sender of the settings is dropped. The socket is closed
+    /// before the watcher of the drain is dropped.
     pub async fn accept_connections(
         self,
         mut settings: CurrentSettings,

@@ -21,20 +21,16 @@ use hyper::body::{Body as _, Incoming};
 
 use crate::limit::{LimitPermit, LimitRefusal, RateLimitInfo};
 use crate::model::{CommandKey, Department, Refused};
-use crate::policy::{
-    Command, CommandBackends, CorsPolicy, DepartmentPolicy, Grant, RouteMatch, RouteRequest, ShareEdits, ShareTarget,
-    Subsystem,
-};
+use crate::policy::{Command, CorsPolicy, DepartmentPolicy, Grant, RouteMatch, RouteRequest, Subsystem};
 use crate::proxy::capacity::load_shedding::Overloaded;
 use crate::proxy::message::grammar::malformed::MalformedRequest;
 use crate::proxy::message::request_head::RequestHead;
 use crate::proxy::message::upgrade_request::UpgradeRequest;
-use crate::proxy::worker::config_view::WorkerConfig;
 
 use super::context::RequestContext;
+use super::destination::{Destination, LocalResponse};
 use super::gzip;
 use super::in_flight_command::InFlightCommand;
-use super::local_response::LocalResponse;
 use super::response_head::CorsRequest;
 
 /// Evidence that a command may be forwarded: the command is granted, within all limits, and on the tally.
@@ -58,24 +54,6 @@ pub(crate) struct Admitted {
     /// Where the response comes from.
     pub(crate) destination: Destination,
     pub(crate) in_flight: InFlightCommand,
-}
-
-/// Where the response to an admitted command comes from.
-#[derive(Clone, Copy)]
-pub(crate) enum Destination {
-    /// From a server of a backend.
-    Backend(ChosenBackend),
-    /// From the gateway itself.
-    Local(LocalResponse),
-}
-
-/// The backend of one command. It is chosen once: all attempts use its servers.
-#[derive(Clone, Copy)]
-pub(crate) struct ChosenBackend {
-    /// The backend's index.
-    pub(crate) index: usize,
-    /// The position of the share among the weighted backends of the command.
-    share: Option<u8>,
 }
 
 /// The target of a request: subsystem and command.
@@ -153,7 +131,7 @@ pub(crate) fn admit(
         Ok((grant, budget, in_flight)) => {
             let RoutedCommand { subsystem, command, local_response } = placed;
             let destination =
-                local_response.map_or_else(|| choose_backend(&context.config, &command), Destination::Local);
+                local_response.map_or_else(|| Destination::choose(&context.config, &command), Destination::Local);
             let call_deadline = context.grpc_timeout.map(|timeout| match destination {
                 Destination::Backend(chosen) => timeout.min(context.backend(chosen).timeouts.deadline),
                 Destination::Local(_) => timeout,
@@ -180,36 +158,6 @@ pub(crate) fn admit(
         Err(mut refusal) => {
             refusal.cors_request = cors_request;
             Err(refusal)
-        }
-    }
-}
-
-/// Chooses the backend of a command. A command without any is answered by the gateway.
-fn choose_backend(config: &WorkerConfig, command: &Command) -> Destination {
-    let none = Destination::Local(LocalResponse::NoBackend(StatusCode::INTERNAL_SERVER_ERROR));
-    let chosen = match &command.backends {
-        CommandBackends::One(index) => ChosenBackend { index: *index, share: None },
-        CommandBackends::Weighted(weighted) => {
-            let Some(share) = config.next_share(weighted) else { return none };
-            match weighted.shares[share].target {
-                ShareTarget::Backend(index) => ChosenBackend { index, share: u8::try_from(share).ok() },
-                ShareTarget::Status(status) => return Destination::Local(LocalResponse::NoBackend(status)),
-            }
-        }
-        CommandBackends::None => return none,
-    };
-    match config.servers_of(chosen.index).servers.is_empty() {
-        true => Destination::Local(LocalResponse::NoBackend(StatusCode::SERVICE_UNAVAILABLE)),
-        false => Destination::Backend(chosen),
-    }
-}
-
-impl ChosenBackend {
-    /// The header edits of the command for requests to this backend, if its share has edits of its own.
-    pub(crate) fn share_edits(self, command: &Command) -> Option<&ShareEdits> {
-        match &command.backends {
-            CommandBackends::Weighted(weighted) => weighted.shares.get(usize::from(self.share?))?.edits.as_deref(),
-            CommandBackends::None | CommandBackends::One(_) => None,
         }
     }
 }

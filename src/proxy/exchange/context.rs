@@ -18,7 +18,7 @@ use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::config_view::WorkerConfig;
 use crate::proxy::worker::peer::DownstreamPeer;
 
-use super::admit::ChosenBackend;
+use super::destination::ChosenBackend;
 
 /// One command in progress: the facts that every step needs.
 pub(crate) struct RequestContext {

@@ -31,8 +31,9 @@ use crate::proxy::upstream::{
     UpstreamResponse,
 };
 
-use super::admit::{Admitted, ChosenBackend};
+use super::admit::Admitted;
 use super::context::RequestContext;
+use super::destination::ChosenBackend;
 use super::gzip::{self, GzipBody};
 use super::mirror::ShadowRequest;
 use super::refuse::{busy_response, failure_response, too_large_response};

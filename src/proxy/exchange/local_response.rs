@@ -19,20 +19,10 @@ use crate::proxy::message::request_body::discard_request_body;
 
 use super::admit::Admitted;
 use super::context::RequestContext;
+use super::destination::LocalResponse;
 use super::refuse::no_backend_response;
 use super::response_body::{ExchangeResult, ResponseBody};
 use super::response_head::ResponseFields;
-
-/// The kind of a local response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LocalResponse {
-    /// A browser asks whether a page may send a request (Fetch standard, "CORS-preflight request").
-    Preflight,
-    /// The caller is redirected to another location.
-    Redirect,
-    /// The command has no backend (500 to 599), or its backend has no servers (503).
-    NoBackend(StatusCode),
-}
 
 /// Responds to an admitted command that is not forwarded.
 pub(crate) fn respond_locally(

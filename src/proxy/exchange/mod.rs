@@ -13,6 +13,7 @@
 
 mod admit;
 mod context;
+mod destination;
 mod forward;
 pub(crate) mod gzip;
 mod in_flight_command;
@@ -34,8 +35,9 @@ use hyper::body::Incoming;
 
 use crate::clock::FrozenTime;
 
-use self::admit::{Destination, admit};
+use self::admit::admit;
 use self::context::RequestContext;
+use self::destination::Destination;
 use self::forward::forward;
 use self::local_response::respond_locally;
 use self::refuse::refuse;

@@ -15,8 +15,9 @@ use crate::limit::RateLimitInfo;
 use crate::policy::{CorsPolicy, FieldEdits, ShareEdits};
 use crate::proxy::message::request_id::REQUEST_ID;
 
-use super::admit::{Admitted, Destination};
+use super::admit::Admitted;
 use super::context::RequestContext;
+use super::destination::Destination;
 
 /// The fields that a response gets beside the request id.
 #[derive(Clone, Copy, Default)]

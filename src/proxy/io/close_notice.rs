@@ -51,7 +51,8 @@ impl CloseNotice {
         self.changed.notify_waiters();
     }
 
-    /// Withdraws the deadline of a notice: the commands in flight may end normally. The connection still takes no more commands.
+    /// Withdraws the deadline of a notice: the commands in flight may end normally. The connection still takes no more
+    /// commands.
     pub(crate) fn withdraw(&self) {
         if self.deadline.take().is_some() {
             self.changed.notify_waiters();

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::CapacitySettings;
 use crate::identity::SubsystemTls;
 use crate::ledger::Meter;
+use crate::lifecycle::Departure;
 use crate::limit::LimiterRegistry;
 use crate::model::Name;
 use crate::policy::{MirrorFraction, PolicySnapshot};
@@ -55,6 +56,8 @@ pub struct TrafficComponents {
     pub telemetry: Arc<Telemetry>,
     /// The open connections per listener, department and address.
     pub connection_limits: Arc<ConnectionLimits>,
+    /// Whether the gateway will stop.
+    pub departure: Departure,
     /// The source of time.
     pub clock: Clock,
 }

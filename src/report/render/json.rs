@@ -10,7 +10,8 @@ use crate::report::{GroupKey, ReportRow, UsageReport};
 /// Renders one object:
 /// - `from`, `to`, `calendar`, `by`, `rows`, `total`, `adjustments`, `net_units`;
 /// - for a ledger also `made_at` and `completeness`: gateway, state, the reason why the period is open, lost counts,
-///   first and last usage.
+///   first and last usage;
+/// - for ledgers of the command line also `ledgers`: path, identity, reach, gaps and completeness of each.
 pub fn render_json(usage: &UsageReport) -> Result<String, serde_json::Error> {
     let mut text = serde_json::to_string_pretty(&JsonReport(usage))?;
     text.push('\n');
@@ -38,6 +39,9 @@ impl Serialize for JsonReport<'_> {
         if let Some(coverage) = &usage.coverage {
             map.serialize_entry("made_at", &coverage.made_at)?;
             map.serialize_entry("completeness", &coverage.completeness)?;
+        }
+        if !usage.ledgers.is_empty() {
+            map.serialize_entry("ledgers", &usage.ledgers)?;
         }
         map.end()
     }
@@ -69,7 +73,7 @@ impl Serialize for JsonMeasures<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::usage_report::tests::usage;
+    use crate::report::usage_report::tests::{correction, ledger, usage};
 
     #[test]
     fn document_says_what_it_covers() {
@@ -120,9 +124,33 @@ mod tests {
         usage.names = [("police".to_owned(), "Police Bureau".to_owned())].into();
         let text = render_json(&usage).expect("it renders");
         let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert!(document.get("ledgers").is_none(), "the gateway's own ledger: {text}");
         assert_eq!(document["completeness"]["state"], "open", "{text}");
         assert_eq!(document["completeness"]["lost_counts"][0]["epoch"], 3, "{text}");
         assert_eq!(document["made_at"], "2026-11-29T22:00:00Z", "{text}");
         assert_eq!(document["rows"][1]["department_name"], "Police Bureau", "{text}");
+    }
+
+    #[test]
+    fn document_says_how_far_each_ledger_reaches() {
+        let mut usage = usage("department");
+        usage.ledgers = vec![ledger("a.db", "edge-0"), ledger("b.db", "edge-1")];
+        usage.adjustments = vec![correction("2026-01", -5)];
+        usage.adjustments[0].ledger = Some("b.db".to_owned());
+        let text = render_json(&usage).expect("it renders");
+        let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        for (pointer, expected) in [
+            ("/ledgers/0/path", "a.db"),
+            ("/ledgers/1/path", "b.db"),
+            ("/ledgers/1/id", "id-of-b.db"),
+            ("/ledgers/1/begins", "2026-01-01T15:00:00Z"),
+            ("/ledgers/1/complete_to", "2026-01-01T16:00:00Z"),
+            ("/ledgers/1/gaps/0/why", "closed"),
+            ("/ledgers/1/completeness/gateway", "edge-1"),
+            ("/adjustments/0/ledger", "b.db"),
+            ("/adjustments/0/period", "2026-01"),
+        ] {
+            assert_eq!(document.pointer(pointer).and_then(|found| found.as_str()), Some(expected), "{pointer} {text}");
+        }
     }
 }

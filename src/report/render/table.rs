@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::ledger::{AdjustmentRow, Measures};
-use crate::report::{GroupKey, UsageReport};
+use crate::ledger::Measures;
+use crate::ledger::audit::{LedgerCoverage, LostCounts};
+use crate::report::{GroupKey, ReportAdjustment, ReportLedger, UsageReport};
 
 use super::fitted_table::{ColumnHeading, FittedTable, TableTarget};
 use super::human_units::{grouped_digits, grouped_signed, human_duration, human_size, signed_digits};
@@ -21,16 +22,21 @@ const NUMBER_COLUMNS: [ColumnHeading; 5] = [
     ColumnHeading::number("duration").droppable(4),
 ];
 
+/// The most gaps of one ledger in the heading.
+const SHOWN_GAPS_MAX: usize = 3;
+
 /// Renders the whole report: heading, rows and total, then corrections and net units if there are corrections.
 pub fn render_table(usage: &UsageReport, look: TableTarget) -> String {
     let mut text = report_heading(usage);
+    if usage.ledgers.len() > 1 {
+        text += &format!("{}\n", ledger_table(&usage.ledgers, look));
+    }
     text += &usage_lines(usage, look);
     if usage.rows.is_empty() {
         text += &empty_report(usage);
     }
     if !usage.adjustments.is_empty() {
-        text +=
-            &format!("\nCorrections, not included in the lines above:\n{}", adjustment_table(&usage.adjustments, look));
+        text += &format!("\nCorrections, not included in the lines above:\n{}", adjustment_table(usage, look));
         text += &format!("\nNet units, usage and corrections together:\n{}", net_units_table(usage, look));
     }
     text
@@ -51,12 +57,65 @@ fn report_heading(usage: &UsageReport) -> String {
         true => line("state", state),
         false => line("state", &format!("{state}: {}", completeness.open_because.join("; "))),
     }
-    for lost in &completeness.lost_counts {
-        line("missing?", &format!("counts of epoch {} after {} ({})", lost.epoch, lost.after, lost.ending));
+    match usage.ledgers.as_slice() {
+        [] => completeness.lost_counts.iter().for_each(|lost| line("missing?", &lost_text(lost))),
+        [only] => {
+            line("reaches", &reach_text(&only.coverage));
+            missing_lines(only, "", &mut line);
+        }
+        several => {
+            line("ledgers", &several.len().to_string());
+            several.iter().for_each(|ledger| missing_lines(ledger, &format!("{}: ", ledger.path), &mut line));
+        }
     }
     line("made at", &coverage.made_at);
     text.push('\n');
     text
+}
+
+/// Passes the losses and gaps of a ledger to `line`: its label and its text.
+fn missing_lines(ledger: &ReportLedger, prefix: &str, line: &mut impl FnMut(&str, &str)) {
+    let coverage = &ledger.coverage;
+    for lost in &coverage.completeness.lost_counts {
+        line("missing?", &format!("{prefix}{}", lost_text(lost)));
+    }
+    for gap in coverage.gaps.iter().take(SHOWN_GAPS_MAX) {
+        line("no counts", &format!("{prefix}{} to {}: {}", gap.from, gap.to, gap.why));
+    }
+    let more = coverage.gaps.len().saturating_sub(SHOWN_GAPS_MAX) + coverage.gaps_left_out;
+    if more > 0 {
+        line("no counts", &format!("{prefix}and {more} more times; --format json lists them"));
+    }
+}
+
+fn lost_text(lost: &LostCounts) -> String {
+    format!("counts of epoch {} after {} ({})", lost.epoch, lost.after, lost.ending)
+}
+
+fn reach_text(coverage: &LedgerCoverage) -> String {
+    match (&coverage.begins, &coverage.complete_to) {
+        (Some(begins), Some(complete_to)) => format!("from {begins}, complete to {complete_to}"),
+        (Some(begins), None) => format!("from {begins}, no hour complete yet"),
+        (None, _) => "no gateway has run on this ledger yet".to_owned(),
+    }
+}
+
+/// The table of the ledgers: how far each of them reaches.
+fn ledger_table(ledgers: &[ReportLedger], look: TableTarget) -> String {
+    let mut table = FittedTable::new([
+        ColumnHeading::text("ledger"),
+        ColumnHeading::text("gateway").droppable(2),
+        ColumnHeading::text("begins").droppable(1),
+        ColumnHeading::text("complete to"),
+        ColumnHeading::text("state"),
+    ]);
+    let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    for ReportLedger { path, coverage } in ledgers {
+        let completeness = &coverage.completeness;
+        let (gateway, state) = (completeness.gateway.clone(), completeness.state.name().to_owned());
+        table.add_row([path.clone(), gateway, text(&coverage.begins), text(&coverage.complete_to), state]);
+    }
+    table.render(look)
 }
 
 /// The first day, and the first day after the range. Hours in UTC if the period is not of whole days.
@@ -127,9 +186,10 @@ fn number_cells(totals: &Measures) -> [String; 5] {
     ]
 }
 
-/// The table of corrections.
-fn adjustment_table(rows: &[AdjustmentRow], look: TableTarget) -> String {
-    let mut table = FittedTable::new([
+/// The table of corrections. With several ledgers it has a column of their paths: each numbers its own corrections.
+fn adjustment_table(usage: &UsageReport, look: TableTarget) -> String {
+    let has_ledger = usage.ledgers.len() > 1;
+    let headings = [
         ColumnHeading::number("no."),
         ColumnHeading::text("department"),
         ColumnHeading::text("subsystem").droppable(2),
@@ -139,14 +199,18 @@ fn adjustment_table(rows: &[AdjustmentRow], look: TableTarget) -> String {
         ColumnHeading::text("reason"),
         ColumnHeading::text("who").droppable(1),
         ColumnHeading::text("made at").droppable(4),
-    ]);
+    ];
+    let mut table = FittedTable::new(has_ledger.then_some(ColumnHeading::text("ledger")).into_iter().chain(headings));
     let every = |name: &Option<String>| name.clone().unwrap_or_else(|| "all".to_owned());
-    for AdjustmentRow { number, adjustment: row, made_at } in rows {
+    for ReportAdjustment { row: stored, ledger } in &usage.adjustments {
+        let (number, row, made_at) = (stored.number, &stored.adjustment, &stored.made_at);
         let (subsystem, command) = (every(&row.subsystem), every(&row.command));
         let (number, units) = (number.to_string(), signed_digits(i128::from(row.units)));
         let [department, period, reason, who, made_at] =
             [&row.department, &row.period, &row.reason, &row.who, made_at].map(Clone::clone);
-        table.add_row([number, department, subsystem, command, period, units, reason, who, made_at]);
+        let ledger = has_ledger.then(|| ledger.clone().unwrap_or_default());
+        let cells = [number, department, subsystem, command, period, units, reason, who, made_at];
+        table.add_row(ledger.into_iter().chain(cells));
     }
     table.render(look)
 }
@@ -159,7 +223,8 @@ fn net_units_table(usage: &UsageReport, look: TableTarget) -> String {
         sums.entry(of).or_default().0 += i128::from(row.totals.units);
     }
     let knows_departments = usage.group_by.keys().contains(&GroupKey::Department);
-    for AdjustmentRow { adjustment: row, .. } in &usage.adjustments {
+    for ReportAdjustment { row: stored, .. } in &usage.adjustments {
+        let row = &stored.adjustment;
         let of = if knows_departments { row.department.as_str() } else { "all" };
         sums.entry(of).or_default().1 += i128::from(row.units);
     }
@@ -190,7 +255,7 @@ fn net_units_table(usage: &UsageReport, look: TableTarget) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::usage_report::tests::{adjustment, coverage, usage};
+    use crate::report::usage_report::tests::{correction, coverage, ledger, usage};
 
     #[test]
     fn plain_table_has_a_total_and_right_aligned_numbers() {
@@ -224,6 +289,39 @@ mod tests {
     }
 
     #[test]
+    fn heading_says_how_far_each_ledger_reaches_and_when_it_counted_nothing() {
+        let mut usage = usage("department");
+        usage.coverage = Some(coverage());
+        usage.ledgers = vec![ledger("a.db", "edge-0")];
+        let one = render_table(&usage, TableTarget::Pipe);
+        for line in [
+            "reaches   from 2026-01-01T15:00:00Z, complete to 2026-01-01T16:00:00Z\n",
+            "missing?  counts of epoch 3 after 2026-11-02T01:00:00Z (machine died)\n",
+            "no counts 2026-01-01T16:00:00Z to 2026-01-02T00:00:00Z: closed\n",
+        ] {
+            assert!(one.contains(line), "{line}{one}");
+        }
+        usage.ledgers.push(ledger("b.db", "edge-1"));
+        usage.adjustments = vec![correction("2026-01", -1500)];
+        usage.adjustments[0].ledger = Some("b.db".to_owned());
+        let gap = usage.ledgers[0].coverage.gaps[0].clone();
+        usage.ledgers[0].coverage.gaps = vec![gap; 5];
+        usage.ledgers[0].coverage.gaps_left_out = 4;
+        let several = render_table(&usage, TableTarget::Pipe);
+        for line in [
+            "ledgers   2\n",
+            "missing?  b.db: counts of epoch 3 after 2026-11-02T01:00:00Z (machine died)\n",
+            "no counts b.db: 2026-01-01T16:00:00Z to 2026-01-02T00:00:00Z: closed\n",
+            "no counts a.db: and 6 more times; --format json lists them\n",
+            " ledger  gateway  begins                complete to           state\n",
+            " b.db    edge-1   2026-01-01T15:00:00Z  2026-01-01T16:00:00Z  open\n",
+            " b.db      1  police",
+        ] {
+            assert!(several.contains(line), "{line}{several}");
+        }
+    }
+
+    #[test]
     fn names_are_beside_their_ids_and_fit_the_terminal() {
         let mut usage = usage("department,outcome");
         usage.names = [("police".to_owned(), "交通警察局".to_owned())].into();
@@ -236,7 +334,7 @@ mod tests {
     #[test]
     fn adjustments_are_below_the_total_and_net_units_below_them() {
         let mut usage = usage("department");
-        usage.adjustments = vec![adjustment("2026-01", -1500)];
+        usage.adjustments = vec![correction("2026-01", -1500)];
         let shown = render_table(&usage, TableTarget::Pipe);
         let parts: Vec<_> = shown.split("\n\n").collect();
         let [lines, corrections, net] = parts.as_slice() else { panic!("three tables: {shown}") };

@@ -349,12 +349,14 @@ fn a_problem_of_the_main_file_rejects_all() {
 
 #[test]
 fn included_files_may_have_listeners_with_paths_relative_to_them() {
-    let listener =
-        "listeners: [{ name: own, address: \"127.0.0.1:2\", tls: { certificate: own.pem, key: own.key } }]\n";
-    let desk = LoaderBench::with(&[("teams.d/a.yaml", listener)]);
+    let listeners = "listeners:
+  - { name: plain, address: \"127.0.0.1:2\", protocol: http }
+  - { name: own, address: \"127.0.0.1:3\", tls: { certificate: own.pem, key: own.key } }
+";
+    let desk = LoaderBench::with(&[("teams.d/a.yaml", listeners)]);
     let problems = desk.problems(&mut desk.loader());
     assert_eq!(problems.len(), 2, "{problems:?}");
-    assert!(problems[0].starts_with("teams.d/a.yaml:1: listeners[0] (own).tls.certificate: "), "{problems:?}");
+    assert!(problems[0].starts_with("teams.d/a.yaml:3: listeners[1].tls.certificate: "), "{problems:?}");
     assert!(problems[0].contains("teams.d/own.pem"), "{problems:?}");
 }
 

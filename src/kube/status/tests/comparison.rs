@@ -73,11 +73,14 @@ fn condition_keeps_its_time_while_its_status_is_the_same() {
     }
 }
 
+/// A case: its name, wanted parents, the shown status, and the entries to write.
+type EntryCase<'a> = (&'a str, &'a [&'a str], Value, Option<Vec<Value>>);
+
 #[test]
 fn entries_of_routes_are_merged() {
     let foreign = json!({ "parentRef": { "name": "g" }, "controllerName": "other/x", "conditions": [], "odd": [1] });
     let malformed = json!({ "controllerName": 7 });
-    let cases: Vec<(&str, &[&str], Value, Option<Vec<Value>>)> = vec![
+    let cases: [EntryCase<'_>; 9] = [
         ("nothing of nothing", &[], Value::Null, None),
         ("nothing of an empty list", &[], json!({ "parents": [] }), None),
         ("equal", &["g"], json!({ "parents": [entry(OURS, "g")] }), None),

@@ -13,8 +13,8 @@ use super::ServerSet;
 
 /// The claim of each server, by position.
 ///
-/// The sum of all claims stays 0. A claim therefore stays within a few times the sum of all shares, which is at most 1024
-/// servers x 1000 x [`super::FULL_WEIGHT`].
+/// The sum of all claims stays 0. A claim therefore stays within a few times the sum of all shares, which is at most
+/// 1024 servers x 1000 x [`super::FULL_WEIGHT`].
 pub(crate) struct SmoothWrr(RefCell<Vec<i64>>);
 
 impl SmoothWrr {

@@ -1,0 +1,678 @@
+//! Ingresses of this controller, as subsystems on two listeners that all of them share.
+//!
+//! Guarantees:
+//! - An Ingress belongs to this controller by its class alone: by `ingressClassName`, by the older annotation, or as
+//!   the default class of the cluster.
+//! - `*.` in a host is exactly one label, as the Ingress API says.
+//! - A backend that leads nowhere is answered with 500 for its path, and is a fault of the Ingress.
+//! - An Ingress with an annotation that restricts callers and cannot be honoured is refused: its paths are answered
+//!   with 503, so that they do not reach another Ingress of the host either.
+//!
+//! Leaves to others: Gateways (`gateways`), the listeners (`ingress_listeners`), annotations (`nginx`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use super::backends::{BackendOverrides, BackendProtocol, BackendSet, BackendUser};
+use super::certificates::{CertificateTexts, CertificateUse, TextCollector, take_authorities, take_certificate};
+use super::ingress_listeners::{DEPARTMENT, HTTP_LISTENER, HTTPS_LISTENER, IngressHosts};
+use super::names;
+use super::nginx::{
+    CLIENT_AUTH_FIELDS, CanaryPlan, FindingVerdict, HttpsScope, NginxPlan, PathPlan, UpstreamPlan, held_paths,
+    read_annotations,
+};
+use super::references::Referrer;
+use super::services::{ServiceSettings, ingress_service};
+use crate::kube::CONTROLLER_NAME;
+use crate::kube::index::{Fact, Index};
+use crate::kube::objects::{
+    BackendReference, Ingress, IngressAddress, IngressBackend, IngressClass, ObjectKey, ObjectReference,
+    SecretReference,
+};
+use crate::policy::FieldEdits;
+
+/// The class of an Ingress before Kubernetes 1.18.
+const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+/// The largest request body, as for routes.
+const BODY_MAX: &str = "1GiB";
+/// The reason of annotations that are lost or differ.
+const UNSUPPORTED_ANNOTATION: &str = "UnsupportedAnnotation";
+/// The entry of a Secret with revocation lists, which are not taken.
+const REVOCATION_ENTRY: &str = "ca.crl";
+
+/// A fault of an Ingress: a reason, and a sentence.
+type IngressFault = (&'static str, String);
+
+/// An Ingress of this controller.
+#[derive(Clone, Debug)]
+pub struct IngressOutcome {
+    /// Its key.
+    pub key: ObjectKey,
+    /// The names of its documents.
+    pub document: Option<String>,
+    /// Its faults: a reason, and a sentence.
+    pub faults: Vec<(&'static str, String)>,
+}
+
+/// The translation of all Ingresses.
+#[derive(Debug, Default)]
+pub(super) struct IngressTranslation {
+    pub(super) documents: Vec<(String, Value)>,
+    pub(super) outcomes: Vec<IngressOutcome>,
+}
+
+/// The addresses at which callers reach Ingresses.
+pub(super) fn ingress_addresses(index: &Index, settings: &ServiceSettings) -> Vec<IngressAddress> {
+    let service = ingress_service(index, settings).and_then(|(_, fact)| fact.valid());
+    service.map(|service| service.status.load_balancer.ingress.clone()).unwrap_or_default()
+}
+
+/// An Ingress with what its annotations ask for.
+struct IngressPlan<'a> {
+    key: &'a ObjectKey,
+    ingress: &'a Ingress,
+    nginx: NginxPlan,
+    user: BackendUser,
+    client_auth: Option<Value>,
+    is_refused: bool,
+    faults: Vec<IngressFault>,
+}
+
+impl IngressPlan<'_> {
+    fn refuse(&mut self, reason: &'static str, why: &str) {
+        self.is_refused = true;
+        self.faults.push((reason, format!("{why}; the Ingress is refused")));
+    }
+
+    /// The hosts of its rules and its aliases.
+    fn hosts(&self) -> Vec<String> {
+        let rules = self.ingress.rules.iter().filter_map(|rule| rule.host.as_ref());
+        let mut hosts = hosts_of(rules.filter(|host| !host.is_empty()));
+        hosts.extend(self.nginx.aliases.iter().cloned());
+        hosts
+    }
+}
+
+/// A canary for one path of another Ingress.
+struct CanaryTarget<'p> {
+    /// The place of its Ingress.
+    position: usize,
+    plan: &'p CanaryPlan,
+    backend: &'p IngressBackend,
+}
+
+/// The canaries by namespace, host and path.
+type CanaryMap<'p> = BTreeMap<(&'p str, String, &'p str), CanaryTarget<'p>>;
+
+/// Translates the Ingresses of this controller, the oldest first.
+pub(super) fn translate_ingresses(
+    index: &Index,
+    texts: &mut TextCollector<'_>,
+    backends: &mut BackendSet,
+) -> IngressTranslation {
+    let mut ours: Vec<(&ObjectKey, &Fact<Ingress>, &Ingress)> = index
+        .ingresses()
+        .iter()
+        .filter_map(|(key, fact)| Some((key, fact, fact.valid()?)))
+        .filter(|(_, fact, ingress)| is_ours(index, fact, ingress))
+        .collect();
+    ours.sort_by_cached_key(|(key, fact, _)| (fact.meta.created, (*key).clone()));
+    let mut plans: Vec<IngressPlan<'_>> =
+        ours.iter().map(|(key, fact, ingress)| plan_ingress(index, (*key, *fact, *ingress), texts)).collect();
+    if plans.is_empty() {
+        return IngressTranslation::default();
+    }
+    let (hosts, has_https) = plan_hosts(index, &mut plans, texts);
+    let canaries = canaries(&plans);
+    let root_regex_hosts = root_regex_hosts(&plans);
+    let mut writer = SubsystemWriter {
+        index,
+        backends,
+        has_https,
+        canaries: &canaries,
+        root_regex_hosts: &root_regex_hosts,
+        used: Vec::new(),
+    };
+    let mut documents = vec![("the listeners of Ingresses".to_owned(), hosts.document())];
+    let mut last = Vec::new();
+    let mut written: Vec<(Option<String>, Vec<IngressFault>)> = Vec::new();
+    for plan in &plans {
+        if plan.is_refused || plan.nginx.canary.is_some() {
+            documents.extend(writer.held_document(plan));
+            written.push((None, Vec::new()));
+            continue;
+        }
+        let mut faults = Vec::new();
+        let subsystems = writer.subsystems(plan, &mut faults);
+        let name = format!("Ingress {}", plan.key);
+        let document = (!subsystems.is_empty()).then(|| (name.clone(), ingress_document(&subsystems)));
+        written.push((document.as_ref().map(|_| name), faults));
+        // What matches everything comes last.
+        let is_last = plan.hosts().iter().any(|host| root_regex_hosts.contains(host)) && !has_root_regex(plan);
+        if is_last { last.extend(document) } else { documents.extend(document) }
+    }
+    documents.extend(last);
+    let used = std::mem::take(&mut writer.used);
+    let outcomes = plans.iter().zip(written).enumerate().map(|(position, (plan, (document, faults)))| {
+        let mut all = plan.faults.clone();
+        all.extend(faults);
+        if plan.nginx.canary.is_some() && !plan.is_refused && !used.contains(&position) {
+            let message = "no other Ingress of this namespace has the host and the path of this canary".to_owned();
+            all.push(("NoMainIngress", message));
+        }
+        IngressOutcome { key: plan.key.clone(), document, faults: all }
+    });
+    IngressTranslation { outcomes: outcomes.collect(), documents }
+}
+
+fn ingress_document(subsystems: &[Value]) -> Value {
+    let grant =
+        |subsystem: &Value| json!({ "department": DEPARTMENT, "subsystem": subsystem["id"], "commands": ["*"] });
+    let grants: Vec<Value> = subsystems.iter().map(grant).collect();
+    json!({ "subsystems": subsystems, "grants": grants })
+}
+
+/// Reads the annotations of an Ingress, and the objects that they name.
+fn plan_ingress<'a>(
+    index: &Index,
+    (key, fact, ingress): (&'a ObjectKey, &Fact<Ingress>, &'a Ingress),
+    texts: &mut TextCollector<'_>,
+) -> IngressPlan<'a> {
+    let nginx = read_annotations(&key.namespace, ingress, &fact.meta.annotations);
+    let lossy = nginx.findings.iter().filter(|finding| finding.verdict != FindingVerdict::Taken);
+    let fault = |finding: &super::nginx::NginxFinding| {
+        let (word, name, why) = (finding.verdict.word(), &finding.annotation, &finding.sentence);
+        (UNSUPPORTED_ANNOTATION, format!("{name} {word}: {why}"))
+    };
+    let faults: Vec<IngressFault> = lossy.map(fault).collect();
+    let is_refused = nginx.refuses();
+    let user = BackendUser::default();
+    let mut plan = IngressPlan { key, ingress, nginx, user, client_auth: None, is_refused, faults };
+    if !plan.is_refused {
+        take_client_auth(index, &mut plan, texts);
+        take_upstream(index, &mut plan, texts);
+        take_custom_headers(index, &mut plan);
+    }
+    plan
+}
+
+fn secret_reference(name: &str) -> ObjectReference {
+    ObjectReference { group: "".into(), kind: "Secret".into(), name: name.into(), namespace: None }
+}
+
+/// Takes up the authorities of callers (`auth-tls-secret`).
+fn take_client_auth(index: &Index, plan: &mut IngressPlan<'_>, texts: &mut TextCollector<'_>) {
+    let Some(wanted) = plan.nginx.client_auth.clone() else { return };
+    let from = Referrer { kind: "Ingress", namespace: &plan.key.namespace };
+    let secret = index.secrets().valid(&ObjectKey::new(&plan.key.namespace, &wanted.secret));
+    if secret.is_some_and(|secret| secret.data.contains_key(REVOCATION_ENTRY)) {
+        let why = format!("revocation lists ({REVOCATION_ENTRY}) of the Secret {} are not taken", wanted.secret);
+        return plan.refuse(UNSUPPORTED_ANNOTATION, &why);
+    }
+    match take_authorities(index, from, &secret_reference(&wanted.secret), texts) {
+        Ok(authorities) => {
+            plan.client_auth = Some(json!({ "mode": wanted.mode, "authorities": [authorities] }));
+            let request = json!({ "remove": CLIENT_AUTH_FIELDS });
+            plan.nginx.command.insert("headers".to_owned(), json!({ "request": request }));
+        }
+        Err(broken) => plan.refuse(broken.reason, &broken.message),
+    }
+}
+
+/// Says how servers are called (`backend-protocol`, `proxy-ssl-*`, timeouts).
+fn take_upstream(index: &Index, plan: &mut IngressPlan<'_>, texts: &mut TextCollector<'_>) {
+    let UpstreamPlan { is_http2, is_tls, secret, server_name, keys } = plan.nginx.upstream.clone();
+    let protocol = is_http2.map(|is_http2| if is_http2 { BackendProtocol::Http2 } else { BackendProtocol::Http1 });
+    let mut overrides = BackendOverrides { protocol, tls: None, keys };
+    if is_tls {
+        let mut tls = json!({});
+        let from = Referrer { kind: "Ingress", namespace: &plan.key.namespace };
+        match &secret {
+            None => tls["systemAuthorities"] = json!(true),
+            Some(secret) => match take_authorities(index, from, &secret_reference(secret), texts) {
+                Ok(authorities) => tls["authorities"] = json!([authorities]),
+                Err(broken) => return plan.refuse(broken.reason, &broken.message),
+            },
+        }
+        if let Some(name) = server_name {
+            tls["serverName"] = json!(name);
+        }
+        overrides.tls = Some(tls);
+        // The Secret may have authorities alone.
+        let own = secret.map(|name| SecretReference {
+            group: "".into(),
+            kind: "Secret".into(),
+            name: name.as_str().into(),
+            namespace: None,
+        });
+        let own =
+            own.and_then(|reference| take_certificate(index, from, (&reference, CertificateUse::Backend), texts).ok());
+        plan.user.client_certificate = own;
+    }
+    plan.user.overrides = overrides;
+}
+
+/// Takes up the fields of responses of a ConfigMap (`custom-headers`).
+fn take_custom_headers(index: &Index, plan: &mut IngressPlan<'_>) {
+    let Some(name) = &plan.nginx.custom_headers else { return };
+    let key = ObjectKey::new(&plan.key.namespace, name);
+    let Some(map) = index.config_maps().valid(&key) else {
+        plan.faults.push((UNSUPPORTED_ANNOTATION, format!("custom-headers lost: there is no ConfigMap {key}")));
+        return;
+    };
+    let is_plain =
+        |value: &str| value.trim() == value && value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    let fields = map.data.iter().filter(|(name, value)| FieldEdits::parse_name(name).is_ok() && is_plain(value));
+    let set: Map<String, Value> =
+        fields.take(FieldEdits::MAX).map(|(name, value)| (name.to_string(), json!(value))).collect();
+    if set.len() < map.data.len() {
+        let message = format!("custom-headers differs: fields of the ConfigMap {key} are left out");
+        plan.faults.push((UNSUPPORTED_ANNOTATION, message));
+    }
+    let headers = plan.nginx.command.entry("headers").or_insert_with(|| json!({}));
+    headers["response"] = json!({ "set": set });
+}
+
+/// The hosts with their certificates and client certificates, and whether there is an HTTPS listener.
+fn plan_hosts(index: &Index, plans: &mut [IngressPlan<'_>], texts: &mut TextCollector<'_>) -> (IngressHosts, bool) {
+    let mut hosts = IngressHosts::default();
+    for plan in plans.iter_mut().filter(|plan| !plan.is_refused) {
+        let Some(client_auth) = plan.client_auth.clone() else { continue };
+        let own = plan.hosts();
+        if let Some(host) = own.iter().find(|host| hosts.client_auth(host).is_some_and(|other| *other != client_auth)) {
+            let why = format!("an older Ingress asks for other client certificates for the host {host}");
+            plan.refuse("Conflicted", &why);
+            continue;
+        }
+        own.iter().for_each(|host| hosts.add_client_auth(host, &client_auth));
+    }
+    refuse_open_hosts(plans, &hosts);
+    for plan in plans.iter_mut().filter(|plan| !plan.is_refused) {
+        for (texts, mut named) in ingress_certificates(index, plan.key, plan.ingress, (texts, &mut plan.faults)) {
+            let rules = plan.ingress.rules.iter().filter_map(|rule| rule.host.as_deref());
+            if rules.into_iter().any(|host| named.iter().any(|name| name.eq_ignore_ascii_case(host))) {
+                named.extend(plan.nginx.aliases.iter().cloned());
+            }
+            hosts.add_certificate(&texts, &named);
+        }
+    }
+    let has_https = hosts.complete();
+    for plan in plans.iter_mut().filter(|plan| !plan.is_refused && plan.client_auth.is_some()) {
+        if let Some(host) = plan.hosts().into_iter().find(|host| !hosts.is_covered(host)) {
+            let message = format!("there is no certificate for the host {host}, so it is not served over HTTPS");
+            plan.faults.push(("InvalidCertificateRef", message));
+        }
+    }
+    (hosts, has_https)
+}
+
+/// Refuses the Ingresses that would be served without the client certificates that a refused Ingress of the same
+/// namespace asks for: in ingress-nginx they hold for the whole host.
+fn refuse_open_hosts(plans: &mut [IngressPlan<'_>], hosts: &IngressHosts) {
+    let is_closing = |plan: &&IngressPlan<'_>| plan.is_refused && plan.nginx.asks_for_client_certificates();
+    let closed = plans.iter().filter(is_closing).flat_map(|plan| {
+        let namespace = plan.key.namespace.to_string();
+        plan.hosts().into_iter().map(move |host| (namespace.clone(), host))
+    });
+    let closed: BTreeSet<(String, String)> = closed.collect();
+    for plan in plans.iter_mut().filter(|plan| !plan.is_refused && plan.client_auth.is_none()) {
+        let namespace = plan.key.namespace.to_string();
+        let is_open =
+            |host: &String| hosts.client_auth(host).is_none() && closed.contains(&(namespace.clone(), host.clone()));
+        if let Some(host) = plan.hosts().into_iter().find(is_open) {
+            let why = format!("another Ingress asks for client certificates for the host {host} and is refused");
+            plan.refuse("Conflicted", &why);
+        }
+    }
+}
+
+/// The hosts for which an Ingress has an expression without literal segments before it.
+fn root_regex_hosts(plans: &[IngressPlan<'_>]) -> BTreeSet<String> {
+    plans.iter().filter(|plan| has_root_regex(plan)).flat_map(IngressPlan::hosts).collect()
+}
+
+fn has_root_regex(plan: &IngressPlan<'_>) -> bool {
+    let is_held = plan.is_refused && plan.nginx.uses_regex();
+    let mut paths = plan.nginx.paths.iter().flatten();
+    plan.nginx.canary.is_none() && paths.any(|path| is_held || (path.is_regex && path.above == "/"))
+}
+
+fn canaries<'p>(plans: &'p [IngressPlan<'_>]) -> CanaryMap<'p> {
+    let mut canaries = CanaryMap::new();
+    for (position, ingress) in plans.iter().enumerate().filter(|(_, plan)| !plan.is_refused) {
+        let Some(plan) = &ingress.nginx.canary else { continue };
+        for rule in &ingress.ingress.rules {
+            let host = rule.host.as_deref().unwrap_or_default().to_ascii_lowercase();
+            for path in rule.http.iter().flat_map(|http| &http.paths) {
+                let place = (&*ingress.key.namespace, host.clone(), path.path.as_deref().unwrap_or("/"));
+                let target = CanaryTarget { position, plan, backend: &path.backend };
+                canaries.entry(place).or_insert(target);
+            }
+        }
+    }
+    canaries
+}
+
+fn is_ours(index: &Index, fact: &Fact<Ingress>, ingress: &Ingress) -> bool {
+    let is_our_class = |name: &str| {
+        let class = index.ingress_classes().valid(&ObjectKey::cluster_wide(name));
+        class.is_some_and(|class| &*class.controller == CONTROLLER_NAME)
+    };
+    match (&ingress.ingress_class_name, fact.meta.annotation(CLASS_ANNOTATION)) {
+        (Some(class), _) => is_our_class(class),
+        (None, Some(class)) => is_our_class(class),
+        (None, None) => {
+            let mut classes = index.ingress_classes().iter();
+            let default =
+                |fact: &Fact<IngressClass>| fact.meta.annotation(IngressClass::DEFAULT_ANNOTATION) == Some("true");
+            classes.any(|(key, fact)| default(fact) && is_our_class(&key.name))
+        }
+    }
+}
+
+/// The certificates of an Ingress, each with its hosts.
+fn ingress_certificates(
+    index: &Index,
+    key: &ObjectKey,
+    ingress: &Ingress,
+    (texts, faults): (&mut TextCollector<'_>, &mut Vec<IngressFault>),
+) -> Vec<(CertificateTexts, Vec<String>)> {
+    let from = Referrer { kind: "Ingress", namespace: &key.namespace };
+    let mut taken = Vec::new();
+    for tls in &ingress.tls {
+        let Some(name) = &tls.secret_name else { continue };
+        let reference =
+            SecretReference { group: "".into(), kind: "Secret".into(), name: name.clone(), namespace: None };
+        match take_certificate(index, from, (&reference, CertificateUse::Listener), texts) {
+            Ok(certificate) => taken.push((certificate, hosts_of(tls.hosts.iter()))),
+            Err(broken) => faults.push((broken.reason, broken.message)),
+        }
+    }
+    taken
+}
+
+fn hosts_of<'a>(hosts: impl Iterator<Item = &'a Box<str>>) -> Vec<String> {
+    let mut hosts: Vec<String> = hosts.map(|host| host.to_ascii_lowercase()).collect();
+    hosts.sort();
+    hosts.dedup();
+    hosts
+}
+
+/// Writes the subsystems of Ingresses.
+struct SubsystemWriter<'a, 'b> {
+    index: &'a Index,
+    backends: &'b mut BackendSet,
+    has_https: bool,
+    canaries: &'b CanaryMap<'b>,
+    root_regex_hosts: &'b BTreeSet<String>,
+    /// The places of the canaries that take requests.
+    used: Vec<usize>,
+}
+
+/// A command that is written, with the length of its path if it is a regular expression.
+type OrderedCommand = (usize, Value);
+
+impl SubsystemWriter<'_, '_> {
+    /// The subsystems of an Ingress: one for each of its hosts, and one for its default backend.
+    fn subsystems(&mut self, plan: &IngressPlan<'_>, faults: &mut Vec<IngressFault>) -> Vec<Value> {
+        let mut by_place: BTreeMap<(String, String), Vec<OrderedCommand>> = BTreeMap::new();
+        for (position, rule) in plan.ingress.rules.iter().enumerate() {
+            let host = rule.host.as_deref().unwrap_or_default().to_ascii_lowercase();
+            let paths = rule.http.as_ref().map_or(&[][..], |http| &http.paths);
+            for (at, path) in paths.iter().enumerate() {
+                let Some(path_plan) = plan.nginx.paths.get(position).and_then(|paths| paths.get(at)) else { continue };
+                let path_plan = self.below_expressions(path_plan, &host);
+                let text = path.path.as_deref().unwrap_or("/");
+                let length = if path_plan.is_regex { text.len() } else { usize::MAX };
+                let canary = self.canaries.get(&(&*plan.key.namespace, host.clone(), text));
+                let place = (format!("rule-{position}-{at}"), &path_plan);
+                let written = self.commands(plan, place, (&path.backend, canary), faults);
+                let commands = by_place.entry((host.clone(), path_plan.above.clone())).or_default();
+                commands.extend(written.into_iter().map(|command| (length, command)));
+            }
+        }
+        let mut subsystems = Vec::new();
+        self.add_places(plan, by_place, &mut subsystems);
+        if let Some(backend) = &plan.ingress.default_backend {
+            let path = PathPlan::plain(json!({ "pathPrefix": "/" }));
+            let commands = self.commands(plan, ("default".to_owned(), &path), (backend, None), faults);
+            self.add_subsystem(plan, ("ingress-default", "", "/"), commands, &mut subsystems);
+        }
+        subsystems
+    }
+
+    /// Adds a subsystem for each host and each path above expressions.
+    fn add_places(
+        &self,
+        plan: &IngressPlan<'_>,
+        by_place: BTreeMap<(String, String), Vec<OrderedCommand>>,
+        subsystems: &mut Vec<Value>,
+    ) {
+        let count = by_place.len();
+        for (position, ((host, above), mut commands)) in by_place.into_iter().enumerate() {
+            // Expressions are tried in the order of the document: the longest first, as in ingress-nginx.
+            commands.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+            let mut commands: Vec<Value> = commands.into_iter().map(|(_, command)| command).collect();
+            if above == "/" {
+                commands.splice(0..0, app_root(plan));
+            }
+            let kind = if count == 1 { "ingress".to_owned() } else { format!("ingress-{position}") };
+            self.add_subsystem(plan, (&kind, &host, &above), commands, subsystems);
+        }
+    }
+
+    /// The path, or as an expression if it matches everything on a host with expressions: a prefix would go before
+    /// them.
+    fn below_expressions(&self, path: &PathPlan, host: &str) -> PathPlan {
+        let is_all = path.matched == json!({ "pathPrefix": "/" });
+        let keeps_prefix = path.rewrite.as_ref().is_some_and(|(key, _)| *key == "replacePrefixMatch");
+        if !is_all || keeps_prefix || !self.root_regex_hosts.contains(host) {
+            return path.clone();
+        }
+        PathPlan { matched: json!({ "pathRegex": "/.*" }), is_regex: true, ..path.clone() }
+    }
+
+    /// The document that answers the requests of a refused Ingress; none for a canary, which has no requests of its
+    /// own.
+    fn held_document(&self, plan: &IngressPlan<'_>) -> Option<(String, Value)> {
+        if plan.nginx.canary.is_some() {
+            return None;
+        }
+        let mut by_place: BTreeMap<(String, String), Vec<Value>> = BTreeMap::new();
+        for (position, rule) in plan.ingress.rules.iter().enumerate() {
+            let host = rule.host.as_deref().unwrap_or_default().to_ascii_lowercase();
+            for (at, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
+                for (variant, held) in held_paths(path, plan.nginx.uses_regex()).into_iter().enumerate() {
+                    let id = format!("rule-{position}-{at}-{variant}");
+                    let command = json!({ "id": id, "match": [held.matched], "backends": [{ "status": 503 }] });
+                    by_place.entry((host.clone(), held.above)).or_default().push(command);
+                }
+            }
+        }
+        let listeners =
+            || [Some(HTTP_LISTENER), self.has_https.then_some(HTTPS_LISTENER)].into_iter().flatten().collect();
+        let subsystems = by_place.into_iter().enumerate().map(|(position, ((host, above), commands))| {
+            subsystem(plan, (&format!("ingress-refused-{position}"), &host, &above), listeners(), commands)
+        });
+        let subsystems: Vec<Value> = subsystems.collect();
+        (!subsystems.is_empty()).then(|| (format!("Ingress {} (refused)", plan.key), ingress_document(&subsystems)))
+    }
+
+    /// Adds the subsystem of a host on both listeners, or on HTTPS alone with a redirect from plain HTTP.
+    fn add_subsystem(
+        &self,
+        plan: &IngressPlan<'_>,
+        (kind, host, above): (&str, &str, &str),
+        commands: Vec<Value>,
+        subsystems: &mut Vec<Value>,
+    ) {
+        let https = self.has_https.then_some(HTTPS_LISTENER);
+        if !is_https_only(plan, host) {
+            let listeners = [Some(HTTP_LISTENER), https].into_iter().flatten().collect();
+            subsystems.push(subsystem(plan, (kind, host, above), listeners, commands));
+            return;
+        }
+        let redirects = commands.iter().map(https_redirect).collect();
+        let redirect_kind = format!("{kind}-redirect");
+        subsystems.push(subsystem(plan, (&redirect_kind, host, above), vec![HTTP_LISTENER], redirects));
+        if let Some(https) = https {
+            subsystems.push(subsystem(plan, (kind, host, above), vec![https], commands));
+        }
+    }
+
+    /// The commands of a path: its own, and those of the rules of its canary.
+    fn commands(
+        &mut self,
+        plan: &IngressPlan<'_>,
+        (id, path): (String, &PathPlan),
+        (backend, canary): (&IngressBackend, Option<&CanaryTarget<'_>>),
+        faults: &mut Vec<IngressFault>,
+    ) -> Vec<Value> {
+        if let Some(redirect) = &plan.nginx.redirects.whole {
+            return vec![json!({ "id": id, "match": [path.matched], "redirect": redirect })];
+        }
+        self.backends.set_user(plan.user.clone());
+        let (main, mut is_http1) = self.share(plan.key, backend, faults);
+        let mut shares = vec![main.clone()];
+        let mut ruled = Vec::new();
+        if let Some(target) = canary {
+            self.used.push(target.position);
+            let (share, canary_is_http1) = self.share(plan.key, target.backend, faults);
+            is_http1 &= canary_is_http1;
+            for (position, rule) in target.plan.rules.iter().enumerate() {
+                let mut matched = path.matched.clone();
+                matched["headers"] = json!([rule.condition]);
+                let to = if rule.to_canary { &share } else { &main };
+                let id = format!("{id}-canary-{position}");
+                ruled.push(command(plan, (&id, &matched, path), vec![to.clone()], is_http1));
+            }
+            let CanaryPlan { weight, total, .. } = target.plan;
+            if *weight > 0 {
+                shares = vec![weighted(&main, total - weight), weighted(&share, *weight)];
+            }
+        }
+        ruled.push(command(plan, (&id, &path.matched, path), shares, is_http1));
+        ruled
+    }
+
+    /// The share of a backend, and whether it may be a WebSocket.
+    fn share(&mut self, key: &ObjectKey, backend: &IngressBackend, faults: &mut Vec<IngressFault>) -> (Value, bool) {
+        let from = Referrer { kind: "Ingress", namespace: &key.namespace };
+        let resolved = match reference_of(self.index, key, backend) {
+            Ok(reference) => {
+                self.backends.resolve(self.index, from, &reference).map_err(|broken| (broken.reason, broken.message))
+            }
+            Err(fault) => Err(fault),
+        };
+        match resolved {
+            Ok(resolved) => (json!({ "backend": resolved.id }), resolved.protocol == BackendProtocol::Http1),
+            Err(fault) => {
+                faults.push(fault);
+                (json!({ "status": 500 }), true)
+            }
+        }
+    }
+}
+
+fn weighted(share: &Value, weight: u64) -> Value {
+    let mut share = share.clone();
+    share["weight"] = json!(weight);
+    share
+}
+
+/// Whether a host is served over HTTPS alone: plain requests would bypass its client certificates, or are redirected.
+fn is_https_only(plan: &IngressPlan<'_>, host: &str) -> bool {
+    let needs_certificate = plan.client_auth.as_ref().is_some_and(|client_auth| client_auth["mode"] == "required");
+    let has_tls = || plan.ingress.tls.iter().flat_map(|tls| &tls.hosts).any(|name| name.eq_ignore_ascii_case(host));
+    needs_certificate
+        || match plan.nginx.redirects.https {
+            HttpsScope::None => false,
+            HttpsScope::TlsHosts => has_tls(),
+            HttpsScope::All => true,
+        }
+}
+
+fn app_root(plan: &IngressPlan<'_>) -> Option<Value> {
+    let root = plan.nginx.redirects.app_root.as_ref()?;
+    let redirect = json!({ "path": root, "status": 302 });
+    Some(json!({ "id": "app-root", "match": [{ "path": "/" }], "redirect": redirect, "units": 0 }))
+}
+
+/// The redirect of a command from plain HTTP to HTTPS. Its caller comes again, so it costs no units.
+fn https_redirect(command: &Value) -> Value {
+    let redirect = json!({ "scheme": "https", "status": 308 });
+    json!({ "id": command["id"], "match": command["match"], "redirect": redirect, "units": 0 })
+}
+
+fn subsystem(
+    plan: &IngressPlan<'_>,
+    (kind, host, above): (&str, &str, &str),
+    listeners: Vec<&str>,
+    commands: Vec<Value>,
+) -> Value {
+    let mut subsystem = json!({
+        "id": names::subsystem(plan.key, kind),
+        "listeners": listeners,
+        "path": above,
+        "keepPath": true,
+        "commands": commands,
+        "otherCommands": "next",
+    });
+    if !host.is_empty() {
+        let mut hosts = vec![host.to_owned()];
+        hosts.extend(plan.nginx.aliases.iter().filter(|alias| *alias != host).cloned());
+        hosts.dedup();
+        subsystem["hosts"] = json!(hosts);
+    }
+    subsystem
+}
+
+/// A command that is forwarded.
+fn command(
+    plan: &IngressPlan<'_>,
+    (id, matched, path): (&str, &Value, &PathPlan),
+    shares: Vec<Value>,
+    is_http1: bool,
+) -> Value {
+    let mut keys = plan.nginx.command.clone();
+    keys.entry("body").or_insert_with(|| json!({ "max": BODY_MAX }));
+    keys.insert("id".to_owned(), json!(id));
+    keys.insert("match".to_owned(), json!([matched]));
+    keys.insert("backends".to_owned(), json!(shares));
+    if is_http1 {
+        keys.insert("upgrade".to_owned(), json!("websocket"));
+    }
+    let mut rewrite = Map::new();
+    rewrite.extend(plan.nginx.upstream_host.as_ref().map(|host| ("host".to_owned(), json!(host))));
+    rewrite.extend(path.rewrite.as_ref().map(|(key, value)| ((*key).to_owned(), json!(value))));
+    if !rewrite.is_empty() {
+        keys.insert("rewrite".to_owned(), Value::Object(rewrite));
+    }
+    Value::Object(keys)
+}
+
+fn reference_of(
+    index: &Index,
+    key: &ObjectKey,
+    backend: &IngressBackend,
+) -> Result<BackendReference, (&'static str, String)> {
+    let Some(service) = &backend.service else {
+        return Err(("InvalidKind", "a backend that is not a Service is not supported".to_owned()));
+    };
+    let known = index.services().valid(&ObjectKey::new(&key.namespace, &service.name));
+    let named = service.port.name.as_deref();
+    let port = service.port.number.or_else(|| Some(known?.port_named(named?)?.port));
+    let port = port.ok_or_else(|| {
+        let wanted = named.unwrap_or("a number");
+        ("BackendNotFound", format!("the Service {}/{} has no port {wanted}", key.namespace, service.name))
+    })?;
+    Ok(BackendReference {
+        group: "".into(),
+        kind: "Service".into(),
+        name: service.name.clone(),
+        namespace: None,
+        port: Some(port),
+        weight: 1,
+    })
+}

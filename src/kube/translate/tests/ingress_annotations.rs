@@ -1,0 +1,426 @@
+//! From Ingresses with annotations of ingress-nginx to a configuration that compiles.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::clock::Clock;
+use crate::config::{ConfigLoader, Configuration, MemoryDocument, MemoryDocuments, SharedDocuments};
+use crate::identity::{MemoryOrDisk, MemoryTexts};
+use crate::model::{Name, NameInterner};
+use crate::policy::{QueryPairs, RouteMatch, RouteRequest};
+
+const PREFIX: &str = "nginx.ingress.kubernetes.io/";
+
+/// A certificate that is its own authority, and its key.
+fn certificate() -> (String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut parameters = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).expect("names");
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = parameters.self_signed(&key).expect("a certificate");
+    (certificate.pem(), key.serialize_pem())
+}
+
+/// A cluster with the class `ours`, the Services `shop/web` and `shop/next`, and the Secret `shop/tls`.
+fn cluster() -> Cluster {
+    let mut cluster = Cluster::default();
+    cluster.add(ObjectKind::IngressClass, "", "ours", json!({ "controller": CONTROLLER_NAME }));
+    for (name, address) in [("web", "10.77.1.2"), ("next", "10.77.1.3")] {
+        cluster.service("shop", name, json!({ "port": 80 }), &[address]);
+    }
+    secret(&mut cluster, "tls", &[]);
+    cluster
+}
+
+fn base64(text: &str) -> String {
+    serde_json::to_value(k8s_openapi::ByteString(text.as_bytes().to_vec()))
+        .expect("text")
+        .as_str()
+        .expect("text")
+        .to_owned()
+}
+
+/// A Secret with a certificate, its key, and the same certificate as an authority.
+fn secret(cluster: &mut Cluster, name: &str, more: &[(&str, &str)]) {
+    let (certificate, key) = certificate();
+    let mut data = json!({ "tls.crt": base64(&certificate), "tls.key": base64(&key), "ca.crt": base64(&certificate) });
+    for (name, text) in more {
+        data[*name] = json!(base64(text));
+    }
+    let metadata = json!({ "namespace": "shop", "name": name });
+    cluster.add_object(ObjectKind::Secret, json!({ "metadata": metadata, "type": "kubernetes.io/tls", "data": data }));
+}
+
+fn path(path: &str, service: &str) -> Value {
+    let backend = json!({ "service": { "name": service, "port": { "number": 80 } } });
+    json!({ "path": path, "pathType": "ImplementationSpecific", "backend": backend })
+}
+
+/// Adds an Ingress of the class `ours` in the namespace `shop`.
+fn add_ingress(cluster: &mut Cluster, name: &str, spec: Value, annotations: &[(&str, &str)]) {
+    let annotations: serde_json::Map<String, Value> =
+        annotations.iter().map(|(name, value)| (format!("{PREFIX}{name}"), json!(value))).collect();
+    let mut spec = spec;
+    spec["ingressClassName"] = json!("ours");
+    let metadata = json!({ "namespace": "shop", "name": name, "annotations": annotations });
+    cluster.add_object(ObjectKind::Ingress, json!({ "metadata": metadata, "spec": spec }));
+}
+
+/// An Ingress with TLS for `a.example` and these paths to the Service `web`.
+fn spec(paths: &[&str]) -> Value {
+    let paths: Vec<Value> = paths.iter().map(|one| path(one, "web")).collect();
+    json!({
+        "tls": [{ "hosts": ["a.example"], "secretName": "tls" }],
+        "rules": [{ "host": "a.example", "http": { "paths": paths } }],
+    })
+}
+
+/// The configuration of a translation, as the data plane loads it.
+fn compiled(translation: &Translation) -> Configuration {
+    let folder = tempfile::tempdir().expect("a folder");
+    let main = folder.path().join("gateway.yaml");
+    std::fs::write(&main, "ledger: { path: l.db }\n").expect("a file");
+    let texts = MemoryTexts::default();
+    for (name, text) in &translation.texts.0 {
+        texts.set(name, text.to_vec()).expect("a text");
+    }
+    let document = |(name, document): &(String, Value)| MemoryDocument::from_json(name, document).expect("a document");
+    let documents = translation.documents.iter().map(document).collect();
+    let shared = SharedDocuments::default();
+    shared.store(Arc::new(MemoryDocuments { version: "1".to_owned(), documents }));
+    let clock = Clock::manual(Timestamp::now());
+    let source = Box::new(MemoryOrDisk(texts));
+    let mut loader = ConfigLoader::with_pem_source(&main, clock, source).with_documents(shared);
+    let configuration = loader.load(&NameInterner::default()).configuration.expect("no problems");
+    assert_eq!(configuration.excluded, [], "{:#?}", translation.documents);
+    configuration
+}
+
+/// The document of the only Ingress with these annotations, after it has compiled.
+fn document(paths: &[&str], annotations: &[(&str, &str)]) -> Value {
+    let mut cluster = cluster();
+    add_ingress(&mut cluster, "i", spec(paths), annotations);
+    let translation = cluster.translated();
+    compiled(&translation);
+    let found = translation.documents.iter().find(|(name, _)| name == "Ingress shop/i");
+    found.map(|(_, document)| document.clone()).unwrap_or_default()
+}
+
+#[test]
+fn what_is_taken_compiles() {
+    for annotations in [
+        &[][..],
+        &[("ssl-redirect", "true")],
+        &[("force-ssl-redirect", "true"), ("app-root", "/console")],
+        &[("app-root", "/console")],
+        &[("permanent-redirect", "https://b.example$request_uri")],
+        &[("permanent-redirect", "https://b.example/x"), ("ssl-redirect", "true")],
+        &[("temporal-redirect", "https://b.example")],
+        &[("proxy-body-size", "0")],
+        &[("proxy-body-size", "8m"), ("proxy-read-timeout", "3600"), ("proxy-connect-timeout", "5")],
+        &[("backend-protocol", "GRPC")],
+        &[("backend-protocol", "HTTPS"), ("proxy-ssl-secret", "shop/tls"), ("proxy-ssl-name", "a.example")],
+        &[("backend-protocol", "GRPCS"), ("proxy-ssl-secret", "tls")],
+        &[("limit-rps", "10"), ("limit-connections", "3"), ("limit-burst-multiplier", "2")],
+        &[("limit-rpm", "10")],
+        &[("enable-cors", "true")],
+        &[("enable-cors", "true"), ("cors-allow-origin", "https://a.example,https://*.b.example")],
+        &[("enable-cors", "true"), ("cors-expose-headers", "*, X-A")],
+        &[("enable-cors", "true"), ("cors-expose-headers", "*"), ("cors-allow-origin", "https://a.example")],
+        &[("enable-cors", "true"), ("cors-allow-headers", "*"), ("cors-allow-methods", "*")],
+        &[("upstream-vhost", "in.example"), ("rewrite-target", "/new")],
+        &[("upstream-vhost", "in.example")],
+        &[("server-alias", "b.example,c.example,a.example"), ("ssl-redirect", "true")],
+        &[("upstream-hash-by", "$http_x_user")],
+        &[("load-balance", "round_robin")],
+        &[("use-regex", "true")],
+        &[("auth-tls-secret", "shop/tls")],
+        &[("auth-tls-secret", "shop/tls"), ("auth-tls-verify-client", "optional"), ("server-alias", "b.example")],
+        &[("auth-tls-secret", "shop/tls"), ("auth-tls-verify-client", "optional_no_ca")],
+        &[("auth-tls-secret", "shop/tls"), ("auth-tls-verify-client", "off")],
+        &[("affinity", "cookie"), ("something-new", "x")],
+    ] {
+        let document = document(&["/", "/app"], annotations);
+        assert_ne!(document, Value::Null, "{annotations:?}");
+    }
+    for (paths, target) in [
+        (&["/app(/|$)(.*)"][..], "/$2"),
+        (&["/a/(.*)", "/b/(.*)"], "/v2/$1"),
+        (&["/(.*)"], "/v2/$1"),
+        (&["/app", "/longer/app"], "/new"),
+    ] {
+        assert_ne!(document(paths, &[("rewrite-target", target)]), Value::Null, "{paths:?}");
+    }
+}
+
+#[test]
+fn what_restricts_callers_and_is_lost_refuses_the_ingress() {
+    for annotation in [
+        ("whitelist-source-range", "10.0.0.0/8"),
+        ("denylist-source-range", "10.0.0.0/8"),
+        ("auth-url", "https://auth.example"),
+        ("auth-type", "basic"),
+        ("server-snippet", "deny all;"),
+        ("ssl-passthrough", "true"),
+        ("rewrite-target", "/x?y=1"),
+        ("permanent-redirect", "https://b.example/x?y=1"),
+        ("auth-tls-secret", "shop/missing"),
+        ("auth-tls-secret", "other/tls"),
+    ] {
+        let mut cluster = cluster();
+        add_ingress(&mut cluster, "i", spec(&["/"]), &[annotation]);
+        add_ingress(&mut cluster, "other", json!({ "rules": [{ "http": { "paths": [path("/", "next")] } }] }), &[]);
+        let translation = cluster.translated();
+        let names: Vec<&str> = translation.documents.iter().map(|(name, _)| name.as_str()).collect();
+        assert!(
+            !names.contains(&"Ingress shop/i") && names.contains(&"Ingress shop/other"),
+            "{annotation:?} {names:?}"
+        );
+        let outcome = &translation.ingresses[0];
+        assert_eq!(outcome.document, None, "{annotation:?}");
+        assert!(outcome.faults.iter().any(|(_, why)| why.contains("is refused")), "{annotation:?} {outcome:?}");
+        let snapshot = compiled(&translation).snapshot;
+        let held = snapshot.subsystems.iter().find(|subsystem| subsystem.id.as_str().contains("refused"));
+        assert!(held.is_some_and(|held| !held.commands.is_empty()), "{annotation:?}: its paths are answered with 503");
+    }
+}
+
+#[test]
+fn annotations_of_other_classes_have_no_meaning() {
+    let mut cluster = cluster();
+    let metadata = json!({ "namespace": "shop", "name": "i", "annotations": { format!("{PREFIX}auth-url"): "x" } });
+    let mut other = spec(&["/"]);
+    other["ingressClassName"] = json!("nginx");
+    cluster.add_object(ObjectKind::Ingress, json!({ "metadata": metadata, "spec": other }));
+    assert!(cluster.translated().ingresses.is_empty());
+}
+
+#[test]
+fn redirect_to_https_is_a_subsystem_of_the_plain_listener() {
+    let document = document(&["/", "/app"], &[("ssl-redirect", "true")]);
+    let (plain, https) = (&document["subsystems"][0], &document["subsystems"][1]);
+    assert_eq!((&plain["id"], &plain["listeners"]), (&json!("shop.i_ingress-redirect"), &json!(["ingress_80"])));
+    assert_eq!((&https["id"], &https["listeners"]), (&json!("shop.i_ingress"), &json!(["ingress_443"])));
+    assert_eq!(plain["commands"][0]["redirect"], json!({ "scheme": "https", "status": 308 }));
+    assert_eq!(
+        (&plain["commands"][1]["match"], &plain["commands"][1]["units"]),
+        (&https["commands"][1]["match"], &json!(0))
+    );
+    assert_eq!(document["grants"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn without_a_certificate_the_plain_listener_still_redirects() {
+    let mut cluster = cluster();
+    cluster.0.delete(ObjectKind::Secret, &ObjectKey::new("shop", "tls"));
+    add_ingress(&mut cluster, "i", spec(&["/"]), &[("ssl-redirect", "true")]);
+    let translation = cluster.translated();
+    compiled(&translation);
+    let subsystems = translation.documents.last().expect("a document").1["subsystems"].clone();
+    assert_eq!(subsystems.as_array().map(Vec::len), Some(1));
+    assert_eq!(subsystems[0]["listeners"], json!(["ingress_80"]));
+}
+
+#[test]
+fn client_certificates_belong_to_the_host() {
+    let mut cluster = cluster();
+    let wildcard = json!({
+        "tls": [{ "hosts": ["*.example"], "secretName": "tls" }],
+        "rules": [{ "host": "*.example", "http": { "paths": [path("/", "next")] } }],
+    });
+    add_ingress(&mut cluster, "all", wildcard, &[]);
+    let host = json!({ "rules": [{ "host": "a.example", "http": { "paths": [path("/", "web")] } }] });
+    add_ingress(&mut cluster, "own", host.clone(), &[("auth-tls-secret", "shop/tls")]);
+    let translation = cluster.translated();
+    compiled(&translation);
+    let listeners =
+        &translation.documents.iter().find(|(name, _)| name.starts_with("the listeners")).expect("listeners").1;
+    let entries = listeners["listeners"][1]["tls"]["certificates"].as_array().expect("entries");
+    let of = |host: &str| entries.iter().find(|entry| entry["serverNames"] == json!([host])).expect("an entry");
+    assert_eq!(of("*.example").get("clientAuth"), None);
+    assert_eq!(of("a.example")["clientAuth"]["mode"], "required");
+    let own = cluster.document("Ingress shop/own")["subsystems"].clone();
+    let listeners: Vec<&Value> = own.as_array().expect("a list").iter().map(|one| &one["listeners"]).collect();
+    assert_eq!(listeners, [&json!(["ingress_80"]), &json!(["ingress_443"])], "plain requests are redirected");
+    let removed = &own[1]["commands"][0]["headers"]["request"]["remove"];
+    assert_eq!(removed.as_array().map(Vec::len), Some(4), "callers cannot write ssl-client-*");
+    // A younger Ingress that asks for other authorities is refused, one that asks for none is not.
+    secret(&mut cluster, "ca2", &[]);
+    add_ingress(&mut cluster, "own2", host.clone(), &[("auth-tls-secret", "shop/ca2")]);
+    add_ingress(&mut cluster, "own3", host, &[]);
+    let translation = cluster.translated();
+    compiled(&translation);
+    let outcome = |name: &str| translation.ingresses.iter().find(|one| &*one.key.name == name).expect("an outcome");
+    assert!(
+        outcome("own2").document.is_none() && outcome("own2").faults.iter().any(|(reason, _)| *reason == "Conflicted")
+    );
+    assert!(outcome("own3").document.is_some());
+}
+
+#[test]
+fn revocation_lists_of_the_secret_refuse_the_ingress() {
+    let mut cluster = cluster();
+    secret(&mut cluster, "ca", &[("ca.crl", "x")]);
+    add_ingress(&mut cluster, "i", spec(&["/"]), &[("auth-tls-secret", "shop/ca")]);
+    let outcome = cluster.translated().ingresses.remove(0);
+    assert!(outcome.document.is_none() && outcome.faults.iter().any(|(_, why)| why.contains("ca.crl")), "{outcome:?}");
+}
+
+#[test]
+fn canaries_share_the_requests_of_the_main_ingress() {
+    for (annotations, ids, shares) in [
+        (
+            &[("canary-weight", "20")][..],
+            &["rule-0-0"][..],
+            json!([{ "backend": "shop.web_80", "weight": 80 }, { "backend": "shop.next_80", "weight": 20 }]),
+        ),
+        (
+            &[("canary-by-header", "x-canary")],
+            &["rule-0-0-canary-0", "rule-0-0-canary-1", "rule-0-0"],
+            json!([{ "backend": "shop.next_80" }]),
+        ),
+        (
+            &[("canary-by-cookie", "c"), ("canary-weight", "1")],
+            &["rule-0-0-canary-0", "rule-0-0-canary-1", "rule-0-0"],
+            json!([{ "backend": "shop.next_80" }]),
+        ),
+    ] {
+        let mut cluster = cluster();
+        add_ingress(&mut cluster, "main", spec(&["/"]), &[]);
+        let rule = json!({ "host": "a.example", "http": { "paths": [path("/", "next")] } });
+        let annotations: Vec<(&str, &str)> = annotations.iter().copied().chain([("canary", "true")]).collect();
+        add_ingress(&mut cluster, "next", json!({ "rules": [rule] }), &annotations);
+        let translation = cluster.translated();
+        compiled(&translation);
+        let commands = cluster.document("Ingress shop/main")["subsystems"][0]["commands"].clone();
+        let found: Vec<&str> =
+            commands.as_array().expect("a list").iter().filter_map(|one| one["id"].as_str()).collect();
+        assert_eq!(found, ids, "{annotations:?}");
+        assert_eq!(commands[0]["backends"], shares, "{annotations:?}");
+        let outcome = &translation.ingresses[1];
+        assert!(outcome.document.is_none() && outcome.faults.iter().all(|(reason, _)| *reason != "NoMainIngress"));
+    }
+}
+
+#[test]
+fn a_canary_without_a_main_ingress_takes_no_requests() {
+    let mut cluster = cluster();
+    add_ingress(&mut cluster, "next", spec(&["/"]), &[("canary", "true"), ("canary-weight", "100")]);
+    let other = json!({ "rules": [{ "host": "a.example", "http": { "paths": [path("/other", "web")] } }] });
+    add_ingress(&mut cluster, "main", other, &[]);
+    let translation = cluster.translated();
+    let outcome = translation.ingresses.iter().find(|one| &*one.key.name == "next").expect("an outcome");
+    assert!(outcome.faults.iter().any(|(reason, _)| *reason == "NoMainIngress"), "{outcome:?}");
+    assert_eq!(translation.documents.iter().filter(|(name, _)| name.starts_with("Ingress")).count(), 1);
+}
+
+#[test]
+fn expressions_are_tried_from_the_longest() {
+    let document = document(&["/[a-z]", "/", "/[0-9]+", "/plain"], &[("use-regex", "true")]);
+    let commands = document["subsystems"][0]["commands"].as_array().expect("a list");
+    let ids: Vec<&str> = commands.iter().filter_map(|command| command["id"].as_str()).collect();
+    assert_eq!(ids, ["rule-0-3", "rule-0-2", "rule-0-0", "rule-0-1"]);
+}
+
+#[test]
+fn fields_of_responses_come_from_a_config_map() {
+    let mut cluster = cluster();
+    let data = json!({ "X-Frame-Options": "DENY", "Content-Length": "3", "X-Bad": "a\nb" });
+    let map = json!({ "metadata": { "namespace": "shop", "name": "fields" }, "data": data });
+    cluster.add_object(ObjectKind::ConfigMap, map);
+    add_ingress(&mut cluster, "i", spec(&["/"]), &[("custom-headers", "shop/fields")]);
+    compiled(&cluster.translated());
+    let command = cluster.document("Ingress shop/i")["subsystems"][0]["commands"][0].clone();
+    assert_eq!(command["headers"]["response"]["set"], json!({ "X-Frame-Options": "DENY" }));
+}
+
+#[test]
+fn servers_with_tls_are_verified_by_the_name_of_their_service() {
+    let annotations = [("backend-protocol", "HTTPS"), ("proxy-ssl-secret", "shop/tls")];
+    let mut cluster = cluster();
+    add_ingress(&mut cluster, "i", spec(&["/"]), &annotations);
+    let backend = cluster.document("Service shop/web")["backends"][0].clone();
+    assert_eq!(backend["upstreams"], json!([{ "url": "https://10.77.1.2:3000" }]));
+    assert_eq!(backend["tls"]["serverName"], "web.shop.svc");
+    assert_eq!(backend["tls"]["authorities"], json!(["memory:secret/shop/tls/ca.crt"]));
+    assert_eq!(backend["tls"]["certificate"], "memory:secret/shop/tls/tls.crt");
+}
+
+#[test]
+fn a_younger_ingress_without_annotations_does_not_inherit_those_of_the_older() {
+    let mut cluster = cluster();
+    add_ingress(&mut cluster, "a", spec(&["/a"]), &[("backend-protocol", "GRPC"), ("limit-rps", "1")]);
+    add_ingress(&mut cluster, "b", spec(&["/b"]), &[]);
+    compiled(&cluster.translated());
+    let command = cluster.document("Ingress shop/b")["subsystems"][0]["commands"][0].clone();
+    assert_eq!(command["backends"], json!([{ "backend": "shop.web_80" }]));
+    assert_eq!(command.get("limits"), None);
+}
+
+/// The subsystem of a request to `a.example` over plain HTTP, as `explain` would find it.
+fn subsystem_of(cluster: &Cluster, path: &str) -> String {
+    let snapshot = compiled(&cluster.translated()).snapshot;
+    let (listener, headers) = (Name::parse("ingress_80").expect("a name"), http::HeaderMap::new());
+    let request = RouteRequest {
+        listener: &listener,
+        host: "a.example",
+        method: &http::Method::GET,
+        path,
+        query: QueryPairs::default(),
+        headers: &headers,
+    };
+    match snapshot.find_route(&request) {
+        RouteMatch::Command { subsystem, .. } => subsystem.id.to_string(),
+        other => panic!("{path}: {other:?}"),
+    }
+}
+
+#[test]
+fn paths_of_a_refused_ingress_reach_no_other() {
+    for (refused, path) in [
+        ("/admin", "/admin/x"),
+        ("/admin", "/ADMIN/x"),
+        ("/admin/(.*)", "/Admin/x"),
+        ("/admin/(.*)", "/admin/x"),
+        ("/admin(/|$)(.*)", "/admin"),
+        ("/adm[i]n", "/admin/x"),
+        ("/admin(?!x)", "/admin/y"),
+    ] {
+        let mut cluster = cluster();
+        add_ingress(&mut cluster, "open", spec(&["/"]), &[]);
+        let annotations = [("whitelist-source-range", "10.0.0.0/8"), ("use-regex", "true")];
+        add_ingress(&mut cluster, "closed", spec(&[refused]), &annotations);
+        assert!(subsystem_of(&cluster, path).contains("closed_ingress-refused"), "{refused} {path}");
+        assert_eq!(subsystem_of(&cluster, "/other"), "shop.open_ingress", "{refused}");
+    }
+}
+
+#[test]
+fn expressions_go_before_prefixes_of_other_ingresses() {
+    for (expression, path, is_taken) in [
+        ("/api/v[0-9]+", "/api/v1/x", true),
+        ("/api/v[0-9]+", "/API/v1", false),
+        ("/api/v[0-9]+", "/api/x", false),
+        ("/v[0-9]+/x", "/V12/x/y", true),
+        ("/v[0-9]+/x", "/other", false),
+        ("/a|/b", "/bc", true),
+    ] {
+        let mut cluster = cluster();
+        add_ingress(&mut cluster, "a", spec(&["/"]), &[]);
+        add_ingress(&mut cluster, "b", spec(&[expression]), &[("use-regex", "true")]);
+        let expected = if is_taken { "shop.b_ingress" } else { "shop.a_ingress" };
+        assert_eq!(subsystem_of(&cluster, path), expected, "{expression} {path}");
+    }
+}
+
+#[test]
+fn a_refused_ingress_with_client_certificates_closes_the_host_in_its_namespace() {
+    let mut cluster = cluster();
+    add_ingress(&mut cluster, "a", spec(&["/"]), &[]);
+    add_ingress(&mut cluster, "b", spec(&["/b"]), &[("auth-tls-secret", "shop/missing")]);
+    let translation = cluster.translated();
+    compiled(&translation);
+    let documents: Vec<&Option<String>> = translation.ingresses.iter().map(|one| &one.document).collect();
+    assert_eq!(documents, [&None, &None]);
+}
