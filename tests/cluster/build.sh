@@ -73,7 +73,7 @@ announce() {
     [ ! -e "$out/$1" ] || return 0
     case "$1" in
         kube)
-            say "build: kube (etcd, Kubernetes and kubectl; 5 to 10 minutes on 2 idle cores)"
+            say "build: kube (etcd, Kubernetes and kubectl; about 6 minutes on 2 idle cores)"
             warn_of_space
             ;;
         containerd) say "build: containerd (1 to 2 minutes)" ;;
