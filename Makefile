@@ -56,7 +56,7 @@ torture: need-compiler ## crash test (100 kills under load, each followed by an 
 
 # A real kubelet with real pods, apart from `make test`: it needs root and a long first build. CLUSTER=NAME starts another one.
 .PHONY: cluster-up cluster-down cluster-test
-cluster-up: ## start a Kubernetes cluster of one node, as root: tests/cluster/README.md (the first build takes 5 to 10 minutes)
+cluster-up: ## start a Kubernetes cluster of one node, as root: tests/cluster/README.md (the first build takes about 7 minutes)
 	@tests/cluster/cluster up
 
 cluster-down: ## end the cluster and remove everything it made
