@@ -142,7 +142,7 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
     let activation = Activation::new(bound, settings, &components.listener_tls.load(), &numbers);
     let source = ConfigSource { loader, interner: numbers, watch };
     let reloader = ConfigReloader::new((source, control), (settings.clone(), excluded.clone()), components.clone());
-    reload::log_excluded(excluded);
+    reload::log_excluded_changes(&[], excluded);
     let (status, departure) = (reloader.status(), components.traffic.departure.clone());
     let reloading = (reloader, settings.capacity.series);
     let live = components.live.clone();

@@ -10,7 +10,7 @@
 //!
 //! Leaves to others: the check for changed files (`config`), and the schedule (`control_thread`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
@@ -180,7 +180,7 @@ impl ConfigReloader {
         self.listeners.activate(activation).await.map_err(|_| file_problem(GATEWAY_STOPS.to_owned()))?;
         log_new_addresses(&live, &addresses);
         self.components.live.publish(addresses);
-        log_excluded(&excluded);
+        log_excluded_changes(&self.status.load().excluded, &excluded);
         self.publish_status(&snapshot.version, (&settings, excluded), changes);
         self.live_settings = settings;
         Ok(())
@@ -252,6 +252,7 @@ impl ConfigReloader {
             changed_listeners = changes.listeners.to_text(),
             changed_admin = (!changes.admin.is_empty()).then(|| changes.admin.to_string()),
             changed_tls = (!changes.tls.is_empty()).then(|| changes.tls.to_string()),
+            excluded_sources = (!excluded.is_empty()).then_some(excluded.len()),
             "configuration is live"
         );
         let restart_needed = self.settings.needs_restart(settings);
@@ -284,12 +285,25 @@ impl ConfigReloader {
     }
 }
 
-/// Logs the sources that a configuration leaves out.
-pub(crate) fn log_excluded(excluded: &[ExcludedSource]) {
-    for ExcludedSource { source, problems } in excluded {
+/// Logs the sources that a configuration leaves out, and those that the configuration before it left out.
+///
+/// A source with the same problems as before is not logged again: with 1,000 faulty routes in a cluster, each change of
+/// an endpoint would otherwise log 1,000 lines.
+pub(crate) fn log_excluded_changes(before: &[ExcludedSource], now: &[ExcludedSource]) {
+    for ExcludedSource { source, problems } in in_first_only(now, before) {
         let problems = ConfigProblems(problems.clone());
         tracing::warn!(source, %problems, "this source has problems and is left out; all others are live");
     }
+    let names = |sources: &[ExcludedSource]| sources.iter().map(|one| one.source.clone()).collect::<HashSet<_>>();
+    for source in names(before).difference(&names(now)) {
+        tracing::info!(source, "this source is no longer left out: it is live or was removed");
+    }
+}
+
+/// The sources of `first` that are not in `second` with the same problems, in the order of `first`.
+fn in_first_only<'a>(first: &'a [ExcludedSource], second: &[ExcludedSource]) -> Vec<&'a ExcludedSource> {
+    let known: HashMap<_, _> = second.iter().map(|one| (&one.source, &one.problems)).collect();
+    first.iter().filter(|one| known.get(&one.source) != Some(&&one.problems)).collect()
 }
 
 /// The problem of a reload that comes while the gateway stops.
@@ -374,4 +388,22 @@ pub(crate) fn department_names(snapshot: &PolicySnapshot) -> Vec<(Name, String)>
 /// A problem of the file as a whole.
 pub(crate) fn file_problem(message: String) -> ConfigProblems {
     ConfigProblems::of_whole_file(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn excluded(source: &str, message: &str) -> ExcludedSource {
+        ExcludedSource { source: source.to_owned(), problems: file_problem(message.to_owned()).0 }
+    }
+
+    #[test]
+    fn only_sources_with_new_problems_are_logged_again() {
+        let before = [excluded("a", "old"), excluded("b", "old"), excluded("c", "old")];
+        let now = [excluded("a", "old"), excluded("b", "new"), excluded("d", "new")];
+
+        assert_eq!(in_first_only(&now, &before), [&now[1], &now[2]]);
+        assert!(in_first_only(&now, &now).is_empty());
+    }
 }
