@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::api::ApiFault;
-use super::objects::{CONTROLLER_NAME, Metadata, ObjectKey, ObjectKind};
+use super::api::{ApiFault, RequiredAccess};
+use super::objects::{ApiVersions, CONTROLLER_NAME, Metadata, ObjectKey, ObjectKind};
 use crate::clock::Clock;
 
 /// The largest number of events that are remembered. One has about 200 bytes.
@@ -37,6 +37,14 @@ const NOTE_BYTES_MAX: usize = 1024;
 
 /// The longest name of the object in the name of its event, in bytes: the maximum of the API less the rest.
 const NAME_BYTES_MAX: usize = 220;
+
+/// What the write of an event needs.
+const EVENT_ACCESS: RequiredAccess = RequiredAccess {
+    api: ApiVersions { group: "events.k8s.io", kind: "Event", plural: "events", versions: &["v1"], namespaced: true },
+    part: "",
+    verbs: &["create"],
+    role: "ClusterRole",
+};
 
 /// What is reported about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +168,7 @@ impl EventWriter {
             if let Err(fault) = written
                 && !was_faulty
             {
-                tracing::warn!("an event about {} {} is lost: {}", event.kind, event.key, advice(&fault));
+                tracing::warn!("an event about {} {} is lost: {}", event.kind, event.key, fault.advice(&EVENT_ACCESS));
             }
         }
     }
@@ -204,16 +212,6 @@ impl EventWriter {
             "regarding": regarding,
             "note": event.note[..event.note.floor_char_boundary(NOTE_BYTES_MAX)],
         })
-    }
-}
-
-fn advice(fault: &ApiFault) -> String {
-    match fault {
-        ApiFault::Forbidden(message) => format!(
-            "no permission: add to the ClusterRole of the service account the rule {{apiGroups: [\"events.k8s.io\"], \
-             resources: [\"events\"], verbs: [\"create\"]}} ({message})"
-        ),
-        fault => format!("{fault:?}"),
     }
 }
 

@@ -20,8 +20,23 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::api::ApiFault;
+use super::api::{ApiFault, RequiredAccess};
+use super::objects::ApiVersions;
 use crate::clock::Clock;
+
+/// What the requests for the Lease need. It is only used in the gateway's own namespace.
+const LEASE_ACCESS: RequiredAccess = RequiredAccess {
+    api: ApiVersions {
+        group: "coordination.k8s.io",
+        kind: "Lease",
+        plural: "leases",
+        versions: &["v1"],
+        namespaced: true,
+    },
+    part: "",
+    verbs: &["get", "create", "update"],
+    role: "Role",
+};
 
 /// The times of a lease. Each must be well below the one before: duration, renew, retry.
 #[derive(Clone, Copy, Debug)]
@@ -259,21 +274,11 @@ impl Candidate {
             Some(fault) if !was_faulty => tracing::warn!(
                 "the lease {namespace}/{name} cannot be renewed: {}. Another gateway may write status meanwhile; traffic \
                  does not depend on it",
-                advice(fault)
+                fault.advice(&LEASE_ACCESS)
             ),
             None if was_faulty => tracing::info!("the lease {namespace}/{name} works again"),
             _ => {}
         }
-    }
-}
-
-fn advice(fault: &ApiFault) -> String {
-    match fault {
-        ApiFault::Forbidden(message) => format!(
-            "no permission: add to the Role of the service account the rule {{apiGroups: [\"coordination.k8s.io\"], \
-             resources: [\"leases\"], verbs: [\"get\", \"create\", \"update\"]}} ({message})"
-        ),
-        fault => format!("{fault:?}"),
     }
 }
 

@@ -9,7 +9,7 @@
 
 use kube::core::Status;
 
-use crate::kube::objects::ObjectKind;
+use crate::kube::objects::{ApiVersions, ObjectKind};
 
 /// The longest message of the API server in a text, in bytes.
 const MESSAGE_BYTES_MAX: usize = 300;
@@ -39,41 +39,64 @@ pub enum ApiFault {
     Unreachable(String),
 }
 
+/// What a request needs: a resource of the API, and the permission for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequiredAccess {
+    /// The place of the resource in the API.
+    pub(crate) api: ApiVersions,
+    /// The subresource with its slash, or empty: `/status`.
+    pub(crate) part: &'static str,
+    /// The verbs of the permission, as in a rule of RBAC.
+    pub(crate) verbs: &'static [&'static str],
+    /// The kind of object that holds the permission.
+    pub(crate) role: &'static str,
+}
+
+impl RequiredAccess {
+    /// Reading the objects of a kind.
+    pub(crate) fn watch(kind: ObjectKind) -> Self {
+        Self { api: kind.api(), part: "", verbs: &["get", "list", "watch"], role: "ClusterRole" }
+    }
+
+    /// Writing the status of a kind.
+    pub(crate) fn status(kind: ObjectKind) -> Self {
+        Self { part: "/status", verbs: &["update"], ..Self::watch(kind) }
+    }
+
+    /// Applying and deleting the objects of a kind.
+    pub(crate) fn apply(kind: ObjectKind) -> Self {
+        Self { verbs: &["create", "patch", "delete"], ..Self::watch(kind) }
+    }
+}
+
 impl ApiFault {
-    /// What happened and what to do, for the log of a watch.
-    pub fn advice(&self, kind: ObjectKind) -> String {
-        self.advice_on(kind, "", "\"get\", \"list\", \"watch\"")
-    }
-
-    /// What happened and what to do, for the log of a writer of status.
-    pub fn status_advice(&self, kind: ObjectKind) -> String {
-        self.advice_on(kind, "/status", "\"update\"")
-    }
-
-    fn advice_on(&self, kind: ObjectKind, part: &str, verbs: &str) -> String {
-        let api = kind.api();
-        let versions = api.versions.join(", ");
+    /// What happened and what to do, for the log.
+    pub(crate) fn advice(&self, access: &RequiredAccess) -> String {
+        let RequiredAccess { api, part, verbs, role } = access;
+        let (kind, group, plural) = (api.kind, api.group, api.plural);
         match self {
+            Self::NotFound if verbs.contains(&"create") => {
+                format!("{kind} cannot be written: its namespace does not exist")
+            }
             Self::MissingApi | Self::NotFound => format!(
-                "the cluster does not serve {kind} ({}, {versions}): install its CRD, or ignore this if no {kind} is \
-                 used. It is looked for again",
-                api.group
+                "the cluster does not serve {kind} ({group}, {}): install its CRD, or ignore this if no {kind} is used. \
+                 It is looked for again",
+                api.versions.join(", ")
             ),
             Self::Forbidden(message) => format!(
-                "no permission for {kind}{part}: add to the ClusterRole of the service account the rule {{apiGroups: \
-                 [\"{}\"], resources: [\"{}{part}\"], verbs: [{verbs}]}} ({message})",
-                api.group, api.plural
+                "no permission for {kind}{part}: add to the {role} of the service account the rule {{apiGroups: \
+                 [\"{group}\"], resources: [\"{plural}{part}\"], verbs: {verbs:?}}} ({message})"
             ),
             Self::Unauthorized(message) => format!(
                 "the API server refused the credentials for {kind}: look at the token of the service account \
                  ({message})"
             ),
             Self::Expired => format!("the watch of {kind} is too far behind: all objects are listed again"),
-            Self::Conflict => format!("another write to {kind}{part} came first: it is compared again"),
+            Self::Conflict => format!("another write to {kind}{part} came first"),
             Self::Refused(status, message) => {
                 format!("the API server answered {status} to a request for {kind}{part}: {message}")
             }
-            Self::Silent => format!("nothing came for {kind}{part} in time: it is tried again"),
+            Self::Silent => format!("nothing came for {kind}{part} in time"),
             Self::Malformed(why) => format!("an answer for {kind}{part} is malformed: {why}"),
             Self::Unreachable(why) => {
                 format!("the API server cannot be reached for {kind}{part}: {why}. Traffic goes on with what is known")
@@ -116,4 +139,20 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 
 fn bounded(message: &str) -> String {
     message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_permission_names_the_rule_that_the_request_needs() {
+        let rule = |access: RequiredAccess| ApiFault::Forbidden("denied".to_owned()).advice(&access);
+
+        let status = rule(RequiredAccess::status(ObjectKind::HttpRoute));
+        assert!(status.contains(r#"resources: ["httproutes/status"], verbs: ["update"]}"#), "{status}");
+        let apply = rule(RequiredAccess::apply(ObjectKind::EndpointSlice));
+        assert!(apply.contains(r#"["discovery.k8s.io"], resources: ["endpointslices"]"#), "{apply}");
+        assert!(apply.contains(r#"verbs: ["create", "patch", "delete"]}"#), "{apply}");
+    }
 }

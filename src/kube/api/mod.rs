@@ -14,5 +14,6 @@ mod path;
 
 pub use self::client::{KubeClientError, connect};
 pub use self::fault::ApiFault;
+pub(crate) use self::fault::RequiredAccess;
 pub(crate) use self::growing_pause::GrowingPause;
 pub(crate) use self::path::{ApiPath, find_path};

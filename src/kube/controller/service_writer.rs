@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::kube::api::ApiFault;
+use crate::kube::api::{ApiFault, RequiredAccess};
 use crate::kube::objects::{ObjectKey, ObjectKind};
 use crate::kube::translate::{ServicePlan, Translation};
 
@@ -61,23 +61,26 @@ impl ServiceWriter {
     }
 }
 
-fn note(service: &ObjectKey, result: Result<(), ApiFault>) {
+/// Logs the end of a write; a failed one has the kind of the object that could not be written.
+fn note(service: &ObjectKey, result: Result<(), (ObjectKind, ApiFault)>) {
     match result {
         Ok(()) => tracing::debug!(%service, "the Service of a Gateway was written"),
-        Err(fault) => {
-            let advice = fault.advice(ObjectKind::Service);
+        Err((kind, fault)) => {
+            let advice = fault.advice(&RequiredAccess::apply(kind));
             tracing::warn!(%service, advice, "the Service of a Gateway could not be written; it is tried again");
         }
     }
 }
 
 /// Writes the Service, then its EndpointSlice, as far as each differs.
-async fn write_service(client: &Client, plan: &ServicePlan) -> Result<(), ApiFault> {
+async fn write_service(client: &Client, plan: &ServicePlan) -> Result<(), (ObjectKind, ApiFault)> {
     if !plan.is_current {
-        apply(client, &service_path(&plan.service), &plan.wanted).await?;
+        let written = apply(client, &service_path(&plan.service), &plan.wanted).await;
+        written.map_err(|fault| (ObjectKind::Service, fault))?;
     }
     if !plan.is_slice_current {
-        apply(client, &slice_path(&plan.service), &plan.wanted_slice).await?;
+        let written = apply(client, &slice_path(&plan.service), &plan.wanted_slice).await;
+        written.map_err(|fault| (ObjectKind::EndpointSlice, fault))?;
     }
     Ok(())
 }
@@ -87,11 +90,12 @@ async fn apply(client: &Client, path: &str, wanted: &Value) -> Result<(), ApiFau
     request(client, (Method::PATCH, &path), wanted.to_string().into_bytes()).await
 }
 
-async fn delete_service(client: &Client, service: &ObjectKey) -> Result<(), ApiFault> {
-    for path in [service_path(service), slice_path(service)] {
+async fn delete_service(client: &Client, service: &ObjectKey) -> Result<(), (ObjectKind, ApiFault)> {
+    let paths = [(ObjectKind::Service, service_path(service)), (ObjectKind::EndpointSlice, slice_path(service))];
+    for (kind, path) in paths {
         match request(client, (Method::DELETE, &path), Vec::new()).await {
             Ok(()) | Err(ApiFault::NotFound) => {}
-            failed => return failed,
+            Err(fault) => return Err((kind, fault)),
         }
     }
     Ok(())

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::comparison::StatusUpdate;
 use super::pending_updates::{ObjectId, PendingUpdates};
-use crate::kube::api::{ApiFault, ApiPath, GrowingPause, find_path};
+use crate::kube::api::{ApiFault, ApiPath, GrowingPause, RequiredAccess, find_path};
 use crate::kube::objects::{ObjectKey, ObjectKind};
 
 /// The times and the width of the writer.
@@ -286,7 +286,7 @@ impl Writer {
         kind.path = None;
         if is_of_the_object(fault) {
             if !matches!(fault, ApiFault::NotFound) {
-                tracing::warn!(kind = %kind_name, object = %update.key, "{}", fault.status_advice(kind_name));
+                tracing::warn!(kind = %kind_name, object = %update.key, "{}", fault.advice(&RequiredAccess::status(kind_name)));
             }
             return;
         }
@@ -294,7 +294,7 @@ impl Writer {
         let pause = kind.pause.get_or_insert_with(|| GrowingPause::starting_with(times.first_pause)).after_fault();
         kind.paused_until.get_or_insert(Instant::now() + pause);
         if is_new {
-            tracing::warn!(kind = %kind_name, object = %update.key, "{}", fault.status_advice(kind_name));
+            tracing::warn!(kind = %kind_name, object = %update.key, "{}", fault.advice(&RequiredAccess::status(kind_name)));
         }
         self.queue.with_pending(|pending| pending.put_back(update));
     }

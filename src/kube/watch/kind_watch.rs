@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use super::listing::{EventStream, ListedKind, key_of, next_event, version_of};
 use super::watch_gauge::{WatchGauge, WatchState};
-use crate::kube::api::{ApiFault, GrowingPause, find_path};
+use crate::kube::api::{ApiFault, GrowingPause, RequiredAccess, find_path};
 use crate::kube::index::IndexEvent;
 use crate::kube::objects::ObjectKind;
 
@@ -249,8 +249,10 @@ impl KindWatch {
         let state = WatchState::of_fault(fault);
         let is_new = self.gauge.note_state(self.kind, state) != state;
         match state {
-            WatchState::Starting | WatchState::Live => tracing::info!(kind = %self.kind, "{}", fault.advice(self.kind)),
-            _ if is_new => tracing::warn!(kind = %self.kind, "{}", fault.advice(self.kind)),
+            WatchState::Starting | WatchState::Live => {
+                tracing::info!(kind = %self.kind, "{}", fault.advice(&RequiredAccess::watch(self.kind)))
+            }
+            _ if is_new => tracing::warn!(kind = %self.kind, "{}", fault.advice(&RequiredAccess::watch(self.kind))),
             _ => {}
         }
         sleep(self.pause.after_fault()).await;

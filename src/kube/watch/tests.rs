@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::*;
-use crate::kube::api::ApiFault;
+use crate::kube::api::{ApiFault, RequiredAccess};
 use crate::kube::fake_api::{FakeAnswer, SeenRequest, SeenRequests, fake_api, status};
 use crate::kube::index::Index;
 use crate::kube::objects::{ObjectKey, ObjectKind as Kind};
@@ -242,7 +242,7 @@ async fn missing_permission_names_the_rule_and_is_tried_again() {
     });
     until(|| watched.state() == WatchState::Forbidden).await;
     assert!(!watched.watches.gauge.synced(Kind::HttpRoute));
-    let advice = ApiFault::Forbidden("x".to_owned()).advice(Kind::HttpRoute);
+    let advice = ApiFault::Forbidden("x".to_owned()).advice(&RequiredAccess::watch(Kind::HttpRoute));
     assert!(advice.contains(r#"apiGroups: ["gateway.networking.k8s.io"], resources: ["httproutes"]"#), "{advice}");
     allowed.store(1, Ordering::Relaxed);
     watched.until(|watched| watched.names() == ["a"]).await;
