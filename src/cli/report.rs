@@ -92,7 +92,7 @@ fn report_usage(args: &UsageArgs, clock: &Clock, out: &mut impl Write) -> anyhow
     Ok(ExitCode::SUCCESS)
 }
 
-/// Tells people what the report leaves out, in whatever format it is.
+/// Prints on stderr what the report leaves out, in every format of the report.
 fn print_notes(usage: &UsageReport) {
     if usage.partial_adjustments > 0 {
         let corrections = plural(usage.partial_adjustments, "correction");

@@ -77,7 +77,7 @@ impl GatewaySettings {
 }
 
 impl ListenerSettings {
-    /// What the policy knows about the listener.
+    /// The properties of the listener that the policy uses.
     pub(crate) fn routing(&self) -> ListenerRouting {
         let hosts = self.virtual_hosts.clone();
         ListenerRouting { listener: self.name.clone(), hosts, public_port: self.public_port }

@@ -676,7 +676,7 @@ fn texts_in_memory_serve_and_change_with_the_next_load() {
     assert!(city.connect(&before, Some(&caller), &TLS13).is_ok(), "not loaded yet");
     let after = load().expect("texts");
     assert!(refusal(city.connect(&after, Some(&caller), &TLS13)).contains("Revoked"));
-    assert!(before.files != after.files, "the digest tells the change");
+    assert!(before.files != after.files, "the digest shows the change");
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub trait DataPlane: Send + Sync {
     /// The names of the listeners that are bound and accept connections.
     fn live_listeners(&self) -> BTreeSet<String>;
 
-    /// Tells whether the cluster's configuration is live; the gateway is ready only then.
+    /// Sets whether the cluster's configuration is live; the gateway is ready only then.
     fn set_ready(&self, is_ready: bool);
 }
 

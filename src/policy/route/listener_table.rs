@@ -34,7 +34,7 @@ pub struct ListenerScope {
     pub virtual_host: Option<Name>,
 }
 
-/// What the policy knows about a listener.
+/// The properties of a listener that the policy uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerRouting {
     /// The listener.

@@ -8,7 +8,7 @@ use super::annotation_reader::AnnotationReader;
 use super::values::{parse_count, parse_switch};
 use crate::kube::objects::Ingress;
 
-/// The fields with which ingress-nginx tells servers about the certificate. Those of callers are removed.
+/// The fields in which ingress-nginx forwards the certificate to servers. Those of callers are removed.
 pub(in crate::kube::translate) const CLIENT_AUTH_FIELDS: [&str; 4] =
     ["ssl-client-cert", "ssl-client-issuer-dn", "ssl-client-subject-dn", "ssl-client-verify"];
 
