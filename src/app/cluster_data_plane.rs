@@ -103,9 +103,7 @@ impl DataPlane for ClusterDataPlane {
         self.live.current().listeners.iter().map(|listener| listener.name.to_string()).collect()
     }
 
-    fn set_ready(&self, is_ready: bool) {
-        if is_ready {
-            self.unready.lock().unwrap_or_else(PoisonError::into_inner).take();
-        }
+    fn set_ready(&self) {
+        self.unready.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

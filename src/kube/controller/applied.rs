@@ -78,7 +78,7 @@ fn apply(
         Err(problems) => (Vec::new(), Some(format!("the configuration was rejected: {problems}"))),
     };
     if rejected.is_none() {
-        data_plane.set_ready(true);
+        data_plane.set_ready();
     }
     (version, AppliedConfig { excluded, rejected, live_listeners: data_plane.live_listeners() })
 }

@@ -28,8 +28,8 @@ pub trait DataPlane: Send + Sync {
     /// The names of the listeners that are bound and accept connections.
     fn live_listeners(&self) -> BTreeSet<String>;
 
-    /// Sets whether the cluster's configuration is live; the gateway is ready only then.
-    fn set_ready(&self, is_ready: bool);
+    /// Makes the gateway ready: a configuration of the cluster is live. It stays ready.
+    fn set_ready(&self);
 }
 
 /// What became of the last configuration.
