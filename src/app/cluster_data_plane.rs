@@ -17,12 +17,15 @@ use serde_json::Value;
 use crate::config::{ConfigProblems, ExcludedSource, MemoryDocument, MemoryDocuments, SharedDocuments};
 use crate::identity::MemoryTexts;
 use crate::kube::controller::DataPlane;
+use crate::kube::objects::ObjectKey;
 use crate::kube::translate::MemoryTextMap;
 use crate::lifecycle::{Readiness, ReadinessBlock};
+use crate::policy::ServiceEndpoints;
 use crate::telemetry::ConfigStatus;
 
 use super::live_listeners::LiveListeners;
 use super::reload::ReloadHandle;
+use super::snapshot_publisher::SnapshotPublisher;
 
 /// The documents and texts of a cluster, shared with the loader of the configuration. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +39,7 @@ pub struct ClusterDataPlane {
     cluster: ClusterDocuments,
     reload: ReloadHandle,
     live: LiveListeners,
+    publisher: Arc<SnapshotPublisher>,
     status: Arc<ArcSwap<ConfigStatus>>,
     parsed: Mutex<HashMap<String, (Value, MemoryDocument)>>,
     /// Held until the first configuration of the cluster is live.
@@ -45,12 +49,12 @@ pub struct ClusterDataPlane {
 impl ClusterDataPlane {
     pub(crate) fn new(
         cluster: ClusterDocuments,
-        (reload, live): (ReloadHandle, LiveListeners),
+        (reload, live, publisher): (ReloadHandle, LiveListeners, Arc<SnapshotPublisher>),
         status: Arc<ArcSwap<ConfigStatus>>,
         ready: &Readiness,
     ) -> Self {
         let unready = Mutex::new(Some(ready.block("the first configuration of the cluster")));
-        Self { cluster, reload, live, status, parsed: Mutex::default(), unready }
+        Self { cluster, reload, live, publisher, status, parsed: Mutex::default(), unready }
     }
 
     /// The documents as the loader takes them, and those that cannot be parsed.
@@ -97,6 +101,11 @@ impl DataPlane for ClusterDataPlane {
         self.cluster.texts.retain(|name| texts.0.contains_key(name));
         excluded.extend(self.status.load().excluded.iter().cloned());
         Ok(excluded)
+    }
+
+    fn set_endpoints(&self, changes: Vec<(ObjectKey, ServiceEndpoints)>) {
+        let named = changes.into_iter().map(|(service, endpoints)| (service.to_string(), endpoints));
+        self.publisher.set_endpoints(named.collect());
     }
 
     fn live_listeners(&self) -> BTreeSet<String> {

@@ -16,6 +16,7 @@ use crate::model::{CalendarOffset, Name};
 use crate::proxy::TrafficComponents;
 
 use super::live_listeners::LiveListeners;
+use super::snapshot_publisher::SnapshotPublisher;
 
 /// The TLS settings of listeners, by name. A reload replaces the settings of a name in place, so that the connections
 /// of the listener see them.
@@ -26,6 +27,8 @@ pub(crate) type ListenerTlsMap = HashMap<Name, Arc<ArcSwap<ServerTls>>>;
 pub(crate) struct SharedComponents {
     /// The components that the workers use too.
     pub(crate) traffic: TrafficComponents,
+    /// Replaces the published snapshot of `traffic`.
+    pub(crate) publisher: Arc<SnapshotPublisher>,
     /// The calendar of the months: that of the ledger, which is written at start.
     pub(crate) calendar: CalendarOffset,
     /// The TLS settings of the live listeners.

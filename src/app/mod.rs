@@ -27,6 +27,7 @@ mod live_listeners;
 mod reload;
 mod removed_ids;
 mod shutdown;
+mod snapshot_publisher;
 mod threads;
 mod tls_changes;
 
@@ -57,6 +58,7 @@ use binding::bind_sockets;
 use control_thread::ControlThread;
 use reload::{ConfigReloader, ConfigSource, ReloadHandle};
 use shutdown::RunningParts;
+use snapshot_publisher::SnapshotPublisher;
 
 pub use self::app_error::AppError;
 pub use self::cluster_data_plane::{ClusterDataPlane, ClusterDocuments};
@@ -86,6 +88,7 @@ impl StartOptions {
 /// lost.
 pub struct RunningGateway {
     live: LiveListeners,
+    publisher: Arc<SnapshotPublisher>,
     status: Arc<ArcSwap<ConfigStatus>>,
     parts: RunningParts,
 }
@@ -145,13 +148,13 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
     reload::log_excluded_changes(&[], excluded);
     let (status, departure) = (reloader.status(), components.traffic.departure.clone());
     let reloading = (reloader, settings.capacity.series);
-    let live = components.live.clone();
+    let (live, publisher) = (components.live.clone(), Arc::clone(&components.publisher));
     live.publish(addresses); // before the first reload
     let control = ControlThread::start(components, listeners, (activation, requests), reloading)?;
     drop(starting);
     let limits = settings.shutdown;
     let parts = RunningParts { ready, departure, limits, workers, control, traffic_drain: traffic, abort: end, ledger };
-    Ok(RunningGateway { live, status, parts })
+    Ok(RunningGateway { live, publisher, status, parts })
 }
 
 /// What all parts of the gateway share.
@@ -176,6 +179,7 @@ fn shared_components(
         clock,
     };
     SharedComponents {
+        publisher: Arc::new(SnapshotPublisher::new(Arc::clone(&traffic.published))),
         traffic,
         reader,
         listener_tls: Arc::new(ArcSwap::from_pointee(listener_tls)),
@@ -206,7 +210,8 @@ impl RunningGateway {
     /// gateway is not ready until the controller has applied a configuration.
     pub fn cluster_data_plane(&self, cluster: ClusterDocuments) -> ClusterDataPlane {
         let (reload, live) = (self.reload_handle(), self.live.clone());
-        ClusterDataPlane::new(cluster, (reload, live), Arc::clone(&self.status), &self.parts.ready)
+        let parts = (reload, live, Arc::clone(&self.publisher));
+        ClusterDataPlane::new(cluster, parts, Arc::clone(&self.status), &self.parts.ready)
     }
 
     /// The bound address of the admin listener.
@@ -258,7 +263,7 @@ fn restore_quotas(components: &SharedComponents, snapshot: &PolicySnapshot) -> R
         *has_refused |= row.outcome == Outcome::Refused(Refused::QuotaExceeded);
     }
     // Includes departments without a quota: a reload may add one within the month.
-    for policy in &snapshot.departments {
+    for policy in snapshot.departments.iter() {
         let used = used.get(&policy.department.id).copied().unwrap_or_default();
         components.traffic.limiters.restore_quota(policy.department.number, month, used);
     }

@@ -79,9 +79,6 @@ pub(crate) struct ConfigReloader {
     /// The settings that are live as far as a reload applies them.
     live_settings: GatewaySettings,
     components: SharedComponents,
-    /// Snapshots that a worker or command may still hold. They are kept so that no traffic thread drops the last
-    /// reference.
-    retired: Vec<Arc<PolicySnapshot>>,
     status: Arc<ArcSwap<ConfigStatus>>,
 }
 
@@ -133,7 +130,7 @@ impl ConfigReloader {
             ConfigStatus { live, weakened, restart_needed: Vec::new(), excluded, changes: None, rejected: None };
         let status = Arc::new(ArcSwap::from_pointee(status));
         let live_settings = settings.clone();
-        Self { source, listeners, settings, live_settings, components, retired: Vec::new(), status }
+        Self { source, listeners, settings, live_settings, components, status }
     }
 
     /// The status that `/config` shows.
@@ -143,7 +140,7 @@ impl ConfigReloader {
 
     /// Whether a file has changed since the last check. Also drops snapshots without other references.
     pub(crate) fn has_changed(&mut self) -> bool {
-        self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        self.components.publisher.drop_unused();
         self.source.watch.has_changed()
     }
 
@@ -216,7 +213,7 @@ impl ConfigReloader {
         self.components.traffic.subsystem_tls.store(Arc::new(subsystem_tls)); // before the snapshot that needs them
         // The snapshot is published first: the next command of each worker looks up its limits again and carries over
         // their use. Then the remaining old limits are dropped.
-        self.retired.push(self.components.traffic.published.swap(Arc::clone(snapshot)));
+        self.components.publisher.publish(snapshot);
         self.components.traffic.limiters.enforce(snapshot);
         self.components.reader.update_department_names(department_names(snapshot));
         warn_of_removed_ids(&self.components, &difference);

@@ -17,7 +17,7 @@ use crate::model::Name;
 use super::{HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy};
 
 /// A group of servers that do the same work.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Backend {
     /// Its id: the value of the label `subsystem` in the metrics of its servers.
     pub id: Name,
@@ -27,6 +27,8 @@ pub struct Backend {
     pub is_own: bool,
     /// Its servers, at most [`Backend::UPSTREAMS_MAX`]. Without servers, its commands are answered with 503.
     pub upstreams: Vec<UpstreamServer>,
+    /// Where its servers come from, if the configuration does not list them.
+    pub discovery: Option<EndpointDiscovery>,
     /// The protocol that its servers use.
     pub protocol: UpstreamProtocol,
     /// The load balancing policy.
@@ -47,10 +49,44 @@ impl Backend {
     /// The most servers of one backend. A Kubernetes Service with more endpoints is rare.
     pub const UPSTREAMS_MAX: usize = 1024;
 
+    /// Whether `other` is the same group of servers with the same policies, wherever the snapshots have the two.
+    pub fn is_same_group(&self, other: &Self) -> bool {
+        let Self {
+            id,
+            index: _,
+            is_own,
+            upstreams,
+            discovery,
+            protocol,
+            balance,
+            queue,
+            slow_start,
+            retries,
+            health_check,
+            timeouts,
+        } = self;
+        (id, is_own, upstreams, discovery, protocol, balance)
+            == (&other.id, &other.is_own, &other.upstreams, &other.discovery, &other.protocol, &other.balance)
+            && (queue, slow_start, retries, health_check, timeouts)
+                == (&other.queue, &other.slow_start, &other.retries, &other.health_check, &other.timeouts)
+    }
+
     /// Whether its servers use TLS. All of them do, or none.
     pub fn is_secure(&self) -> bool {
-        self.upstreams.first().is_some_and(|server| server.secure)
+        let first = || self.upstreams.first().is_some_and(|server| server.secure);
+        self.discovery.as_ref().map_or_else(first, |discovery| discovery.is_secure)
     }
+}
+
+/// The source of the servers of a discovered backend: the endpoints of a service (see [`super::EndpointSets`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointDiscovery {
+    /// The service, as the discovery names it.
+    pub service: Box<str>,
+    /// The name of its port.
+    pub port: Box<str>,
+    /// Whether connections use TLS.
+    pub is_secure: bool,
 }
 
 /// One server of a backend.

@@ -13,30 +13,32 @@ use super::route::{RouteScope, RouteTable};
 use super::subsystem::{Command, DepartmentPolicy, GrantRule, Subsystem};
 
 /// The compiled configuration: everything that the data path needs. Made once per configuration, then immutable.
-#[derive(Debug)]
+///
+/// A clone shares everything that is proportional to the size of the configuration, but for the list of backends.
+#[derive(Clone, Debug)]
 pub struct PolicySnapshot {
     /// The first 12 hex digits of the document's SHA-256. Identifies the configuration in metrics and `/config`.
     pub version: String,
     /// The rate limit of the whole gateway.
     pub total_rate: Option<RateLimit>,
     /// All departments, in the order of the document.
-    pub departments: Vec<Arc<DepartmentPolicy>>,
+    pub departments: Arc<[Arc<DepartmentPolicy>]>,
     /// All subsystems, in the order of the document.
-    pub subsystems: Vec<Arc<Subsystem>>,
+    pub subsystems: Arc<[Arc<Subsystem>]>,
     /// All backends: those of the subsystems, then the others, both in the order of the document.
     pub backends: Vec<Arc<Backend>>,
     /// The department that claims each identity.
-    pub(crate) callers: HashMap<CallerId, Arc<DepartmentPolicy>>,
+    pub(crate) callers: Arc<HashMap<CallerId, Arc<DepartmentPolicy>>>,
     /// The department of the callers without a certificate, by listener.
-    pub(crate) anonymous: HashMap<Name, Arc<DepartmentPolicy>>,
+    pub(crate) anonymous: Arc<HashMap<Name, Arc<DepartmentPolicy>>>,
     /// The listeners whose department also has the callers with a certificate that no department claims.
-    pub(crate) unclaimed: HashSet<Name>,
+    pub(crate) unclaimed: Arc<HashSet<Name>>,
     /// The ports at which callers reach listeners, as far as they are known.
-    pub(crate) public_ports: HashMap<Name, u16>,
+    pub(crate) public_ports: Arc<HashMap<Name, u16>>,
     /// The routes from requests to commands.
-    pub(crate) routes: RouteTable,
+    pub(crate) routes: Arc<RouteTable>,
     /// The grants of the departments.
-    pub(crate) grants: GrantTable,
+    pub(crate) grants: Arc<GrantTable>,
 }
 
 /// The reason why a caller belongs to no department.

@@ -112,7 +112,7 @@ fn departments(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
     let (before, after) = (old.departments_by_number(), new.departments_by_number());
     let (moved, heirs) = (moved_callers(old, new), find_successors(old, new, &after));
     let mut changes = ItemChanges::default();
-    for policy in &old.departments {
+    for policy in old.departments.iter() {
         let id = policy.department.id.to_string();
         let Some(same) = after.get(&policy.department.number) else {
             changes.record_removal(id, heirs.get(&policy.department.number).copied().flatten(), &before);
@@ -206,7 +206,7 @@ fn subsystems(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
         free.entry(call_path(new, subsystem)).or_default().push(subsystem);
     }
     let mut changes = ItemChanges::default();
-    for subsystem in &old.subsystems {
+    for subsystem in old.subsystems.iter() {
         let id = subsystem.id.to_string();
         match after.get(&subsystem.id) {
             Some(same) => changes.record_change(&id, &subsystem_keys((old, subsystem), (new, same))),
@@ -272,7 +272,7 @@ fn named_backends(snapshot: &PolicySnapshot) -> HashMap<&Name, &Arc<Backend>> {
 
 fn backend_keys(one: &Backend, other: &Backend) -> Vec<&'static str> {
     differing_keys([
-        ("upstreams", one.upstreams != other.upstreams),
+        ("upstreams", lists_other_upstreams(one, other)),
         ("protocol", one.protocol != other.protocol),
         ("balance", one.balance != other.balance),
         ("queue", one.queue != other.queue),
@@ -283,6 +283,11 @@ fn backend_keys(one: &Backend, other: &Backend) -> Vec<&'static str> {
     ])
 }
 
+/// Endpoints that are discovered are no part of the configuration.
+fn lists_other_upstreams(one: &Backend, other: &Backend) -> bool {
+    one.discovery != other.discovery || (one.discovery.is_none() && one.upstreams != other.upstreams)
+}
+
 /// The commands of the subsystems that stay or are renamed.
 fn commands(old: &PolicySnapshot, new: &PolicySnapshot, subsystems: &ItemChanges) -> ItemChanges {
     let renamed: HashMap<&str, &str> =
@@ -290,7 +295,7 @@ fn commands(old: &PolicySnapshot, new: &PolicySnapshot, subsystems: &ItemChanges
     let after: HashMap<&str, &Arc<Subsystem>> =
         new.subsystems.iter().map(|subsystem| (subsystem.id.as_str(), subsystem)).collect();
     let mut changes = ItemChanges::default();
-    for subsystem in &old.subsystems {
+    for subsystem in old.subsystems.iter() {
         let id = subsystem.id.as_str();
         if let Some(same) = after.get(renamed.get(id).copied().unwrap_or(id)) {
             commands_of((old, subsystem), (new, same), &mut changes);

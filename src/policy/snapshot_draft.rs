@@ -51,22 +51,19 @@ impl SnapshotDraft {
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
+        let ports = self.listeners.iter().filter_map(|one| Some((one.listener.clone(), one.public_port?)));
         Ok(PolicySnapshot {
             version: self.version,
             total_rate: self.total_rate,
-            departments: self.departments,
+            departments: self.departments.into(),
             subsystems: self.subsystems.into_iter().map(|(subsystem, _)| subsystem).collect(),
             backends: self.backends,
-            callers: self.callers,
-            anonymous: self.anonymous,
-            unclaimed: self.unclaimed,
-            public_ports: self
-                .listeners
-                .iter()
-                .filter_map(|one| Some((one.listener.clone(), one.public_port?)))
-                .collect(),
-            routes,
-            grants,
+            callers: Arc::new(self.callers),
+            anonymous: Arc::new(self.anonymous),
+            unclaimed: Arc::new(self.unclaimed),
+            public_ports: Arc::new(ports.collect()),
+            routes: Arc::new(routes),
+            grants: Arc::new(grants),
         })
     }
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::document::{ConfigDocument, ServerGroup, ServerTimeouts, SubsystemDocument};
+use crate::config::document::{ConfigDocument, EndpointsDocument, ServerGroup, ServerTimeouts, SubsystemDocument};
 use crate::model::Name;
-use crate::policy::{Backend, BackendTimeouts, UpstreamProtocol};
+use crate::policy::{Backend, BackendTimeouts, EndpointDiscovery, UpstreamProtocol};
 
 use super::doc_path::DocPath;
 use super::values::nonzero_duration_or;
@@ -62,7 +62,7 @@ pub(crate) fn compile_backends(document: &ConfigDocument, workers: usize, root: 
             let message = format!("{:?} is the id of two backends", written.id);
             place.key("id").problem_beside(message, &root.key("backends").item(first).key("id"));
         }
-        if written.upstreams.is_none() {
+        if written.upstreams.is_none() && written.endpoints.is_none() {
             place.key("upstreams").problem_with_hint("is missing", "write [] for a backend without servers");
         }
         compiled.add(&written.id, compile_servers(written.servers(), compiled.all.len(), workers, &place));
@@ -77,6 +77,7 @@ fn compile_servers(written: ServerGroup<'_>, index: usize, workers: usize, place
         index,
         is_own: false,
         upstreams: upstreams::compile_upstreams(written.upstreams, workers, &place.key("upstreams")),
+        discovery: written.endpoints.and_then(|endpoints| compile_endpoints(endpoints, &place.key("endpoints"))),
         protocol: place.key("protocol").value_or_problem(protocol).unwrap_or_default(),
         balance: upstreams::compile_balance(written.balance, &place.key("balance")),
         queue: upstreams::compile_queue(written.queue, &place.key("queue")),
@@ -85,6 +86,15 @@ fn compile_servers(written: ServerGroup<'_>, index: usize, workers: usize, place
         health_check: upstreams::compile_health_check(written.health_check, &place.key("healthCheck")),
         timeouts: compile_timeouts(written.timeouts, &place.key("timeouts")),
     }
+}
+
+fn compile_endpoints(written: &EndpointsDocument, place: &DocPath<'_>) -> Option<EndpointDiscovery> {
+    if !written.is_discoverable {
+        place.problem_with_hint("is only for documents that a controller has made", "list the servers in upstreams");
+        return None;
+    }
+    let EndpointsDocument { service, port, secure, .. } = written;
+    Some(EndpointDiscovery { service: service.as_str().into(), port: port.as_str().into(), is_secure: *secure })
 }
 
 fn compile_timeouts(written: ServerTimeouts<'_>, place: &DocPath<'_>) -> BackendTimeouts {

@@ -238,6 +238,13 @@ grants: []
                 "0 would",
             ),
             ("", TO_A, crowd.as_str(), "backends[3].upstreams", "at most 1024"),
+            (
+                "",
+                TO_A,
+                "\n  - { id: x, endpoints: { service: a, port: http, secure: false } }",
+                "backends[3].endpoints",
+                "only for documents that a controller has made",
+            ),
         ] {
             let problems = compile_text(&text(command, routes, backends), Path::new("/"), &NameInterner::default());
             let problems = problems.expect_err(message).0;

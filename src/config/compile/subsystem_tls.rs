@@ -33,8 +33,9 @@ fn tls_settings_of(written: ServerGroup<'_>, folder: &Path, place: &DocPath<'_>)
         place.key("upstreams").problem("some servers have https URLs and some do not; all have, or none");
     }
     let place = place.key("tls");
+    let is_secure = secure != 0 || written.endpoints.is_some_and(|endpoints| endpoints.secure);
     let Some(tls) = written.tls else {
-        if secure != 0 {
+        if is_secure {
             place.problem_with_hint(
                 "is missing",
                 "an https URL needs tls: { authorities: [FILE] } or { systemAuthorities: true }",
@@ -42,7 +43,8 @@ fn tls_settings_of(written: ServerGroup<'_>, folder: &Path, place: &DocPath<'_>)
         }
         return None;
     };
-    if secure == 0 && !written.upstreams.is_empty() {
+    let has_servers = !written.upstreams.is_empty() || written.endpoints.is_some();
+    if !is_secure && has_servers {
         place.problem_with_hint("has no effect without https URLs", "give the upstreams https URLs");
     }
     let name = Name::parse(written.id).ok()?;

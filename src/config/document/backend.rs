@@ -19,6 +19,10 @@ pub(crate) struct BackendDocument {
     pub(crate) id: String,
     /// Its servers. An empty list is allowed: the commands are answered with 503.
     pub(crate) upstreams: Option<Vec<UpstreamDocument>>,
+    /// Instead of upstreams, the service of which the endpoints are its servers. Only for documents that a controller has
+    /// made: it also finds the endpoints.
+    #[schemars(skip)]
+    pub(crate) endpoints: Option<EndpointsDocument>,
     /// The protocol of its servers: http1 (default) or http2.
     pub(crate) protocol: Option<String>,
     /// TLS to servers with an https URL.
@@ -35,6 +39,21 @@ pub(crate) struct BackendDocument {
     pub(crate) health_check: Option<HealthCheckDocument>,
     /// The timeouts towards its servers.
     pub(crate) timeouts: Option<BackendTimeoutsDocument>,
+}
+
+/// The service of which the endpoints are the servers of a backend.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EndpointsDocument {
+    /// The service, as the controller names it.
+    pub(crate) service: String,
+    /// The name of its port.
+    pub(crate) port: String,
+    /// Whether connections use TLS.
+    pub(crate) secure: bool,
+    /// Whether a controller has made the document. Not read: [`MemoryDocument`](crate::config) sets it.
+    #[serde(skip)]
+    pub(crate) is_discoverable: bool,
 }
 
 /// The timeouts towards the servers of a backend.
@@ -73,6 +92,7 @@ pub(crate) struct ServerGroup<'a> {
     /// The id of the subsystem or the backend.
     pub(crate) id: &'a str,
     pub(crate) upstreams: &'a [UpstreamDocument],
+    pub(crate) endpoints: Option<&'a EndpointsDocument>,
     pub(crate) protocol: Option<&'a str>,
     pub(crate) tls: Option<&'a SubsystemTlsDocument>,
     pub(crate) balance: Option<&'a BalanceDocument>,
@@ -104,6 +124,7 @@ impl BackendDocument {
         ServerGroup {
             id: &self.id,
             upstreams: self.upstreams.as_deref().unwrap_or_default(),
+            endpoints: self.endpoints.as_ref(),
             protocol: self.protocol.as_deref(),
             tls: self.tls.as_ref(),
             balance: self.balance.as_ref(),
@@ -128,6 +149,7 @@ impl SubsystemDocument {
         ServerGroup {
             id: &self.id,
             upstreams: &self.upstreams,
+            endpoints: None,
             protocol: self.protocol.as_deref(),
             tls: self.tls.as_ref(),
             balance: self.balance.as_ref(),

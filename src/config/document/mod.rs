@@ -15,8 +15,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(crate) use backend::{
-    BackendDocument, BackendShareDocument, ServerGroup, ServerTimeouts, SubjectAltNameDocument, SubsystemTlsDocument,
-    UpstreamDocument,
+    BackendDocument, BackendShareDocument, EndpointsDocument, ServerGroup, ServerTimeouts, SubjectAltNameDocument,
+    SubsystemTlsDocument, UpstreamDocument,
 };
 pub(crate) use command_match::{FieldMatchDocument, MatchDocument, MatchListDocument};
 pub(crate) use command_shape::{

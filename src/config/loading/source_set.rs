@@ -73,7 +73,7 @@ pub(crate) type SharedDocuments = Arc<ArcSwap<MemoryDocuments>>;
 
 impl MemoryDocument {
     /// Reads a document from JSON. What the Gateway API allows and a file does not is possible here: matches that are
-    /// equal to earlier ones, and credentials for all origins.
+    /// equal to earlier ones, credentials for all origins, and backends whose endpoints are discovered.
     ///
     /// # Errors
     /// The path of a value with another form, or of a key that is not known.
@@ -83,6 +83,9 @@ impl MemoryDocument {
             subsystem.is_shadowable = true;
             let policies = subsystem.commands.iter_mut().filter_map(|command| command.cors.as_mut());
             policies.for_each(|cors| cors.may_trust_all = true);
+        }
+        for backend in document.backends.iter_mut().filter_map(Arc::get_mut) {
+            backend.endpoints.iter_mut().for_each(|endpoints| endpoints.is_discoverable = true);
         }
         Ok(Self { name: name.to_owned(), document: Arc::new(document) })
     }

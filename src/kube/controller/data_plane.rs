@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::config::{ConfigProblems, ExcludedSource};
+use crate::kube::objects::ObjectKey;
 use crate::kube::translate::MemoryTextMap;
+use crate::policy::ServiceEndpoints;
 
 /// The data plane of this process.
 pub trait DataPlane: Send + Sync {
@@ -24,6 +26,10 @@ pub trait DataPlane: Send + Sync {
         documents: &[(String, Value)],
         texts: &MemoryTextMap,
     ) -> Result<Vec<ExcludedSource>, ConfigProblems>;
+
+    /// Replaces the endpoints of these services, at once: the next command sees them. A backend of the documents names
+    /// a service and a port, and has the endpoints that were set last, before or after the documents.
+    fn set_endpoints(&self, changes: Vec<(ObjectKey, ServiceEndpoints)>);
 
     /// The names of the listeners that are bound and accept connections.
     fn live_listeners(&self) -> BTreeSet<String>;

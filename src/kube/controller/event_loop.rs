@@ -1,6 +1,7 @@
 //! The loop of the controller: events in, configurations and statuses out.
 //!
 //! Guarantees:
+//! - Endpoints do not pass through the loop (`endpoint_follower`).
 //! - The loop itself waits for nothing but events: applying, writing and leadership have tasks of their own.
 //! - A burst of events is one translation: it begins when no event has come for [`QUIET_TIME`], at the latest
 //!   [`BURST_TIME`] after the first.
@@ -8,6 +9,7 @@
 //!
 //! Leaves to others: each step (see `mod.rs`).
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::applied::{AppliedTranslation, Applier};
 use super::data_plane::DataPlane;
+use super::endpoint_follower::{EndpointNews, follow_endpoints};
 use super::service_writer::ServiceWriter;
 use super::text_checks::TextChecks;
 use super::wanted_status::{WantedObject, ingress_events, wanted_statuses};
@@ -28,7 +31,7 @@ use crate::kube::index::{Change, Fact, Index, IndexEvent};
 use crate::kube::lease::{LeaseElection, LeaseSettings};
 use crate::kube::objects::{ObjectKey, ObjectKind};
 use crate::kube::status::{StatusQueue, StatusUpdate, WantedStatus, WriteTimes, compare_status, run_status_writer};
-use crate::kube::translate::{ServiceSettings, translate};
+use crate::kube::translate::{ServiceSettings, depends_on_endpoints, translate};
 use crate::kube::watch::{RunningWatches, WatchTimes, start_watches};
 use crate::lifecycle::DrainWatcher;
 
@@ -61,10 +64,14 @@ pub async fn run_controller(
     let writer = tokio::spawn(run_status_writer(client.clone(), queue.clone(), WriteTimes::default()));
     let events_of_objects = EventReporter::start(client.clone(), &settings.lease.identity, clock.clone());
     let election = LeaseElection::start(client.clone(), settings.lease.clone(), clock.clone());
-    let RunningWatches { mut events, mut endpoint_events, gauge: _, tasks } =
+    let RunningWatches { mut events, endpoint_events, gauge: _, tasks } =
         start_watches(&client, &ObjectKind::ALL, WatchTimes::default());
+    let index = Index::default();
+    let news = Arc::new(EndpointNews::default());
+    let (endpoints, plane) = (index.endpoints().clone(), Arc::clone(&data_plane));
+    let follower = tokio::spawn(follow_endpoints(endpoint_events, endpoints, plane, Arc::clone(&news)));
     let mut controller = Controller {
-        index: Index::default(),
+        index,
         settings: settings.services,
         checks: TextChecks::new(clock.clone()),
         clock,
@@ -74,6 +81,7 @@ pub async fn run_controller(
         reporter: events_of_objects,
         pending: PendingChange::default(),
         is_leader: election.is_leader.clone(),
+        has_endpoints: false,
     };
     let mut applied = controller.applier.applied.clone();
     let mut is_leader = election.is_leader.clone();
@@ -87,8 +95,8 @@ pub async fn run_controller(
         tokio::select! {
             biased;
             () = drain.begun() => break,
-            Some(event) = endpoint_events.recv() => controller.take(event),
             Some(event) = events.recv() => controller.take(event),
+            services = news.take() => controller.take_endpoint_news(services),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => controller.act(),
             Ok(()) = applied.changed() => controller.compare_statuses(),
             Ok(()) = is_leader.changed() => controller.follow_leadership(*is_leader.borrow_and_update()),
@@ -96,6 +104,7 @@ pub async fn run_controller(
             _ = retry.tick() => controller.write_services(),
         }
     }
+    follower.abort();
     drop(tasks);
     election.release().await;
     writer.abort();
@@ -148,6 +157,8 @@ struct Controller {
     reporter: EventReporter,
     pending: PendingChange,
     is_leader: watch::Receiver<bool>,
+    /// Whether the data plane has the endpoints of the first list.
+    has_endpoints: bool,
 }
 
 impl Controller {
@@ -159,8 +170,16 @@ impl Controller {
         self.pending.add(change);
     }
 
+    /// Endpoints are live already. A translation follows if it depends on some of them, or if it waits for all.
+    fn take_endpoint_news(&mut self, services: BTreeSet<ObjectKey>) {
+        let is_first = !std::mem::replace(&mut self.has_endpoints, true);
+        let concerns = |service: &ObjectKey| depends_on_endpoints(&self.index, &self.settings, service);
+        let facts = is_first || services.iter().any(concerns);
+        self.pending.add(Change { facts, ..Change::default() });
+    }
+
     fn is_synced(&self) -> bool {
-        ObjectKind::ALL.into_iter().all(|kind| self.index.is_synced(kind))
+        self.has_endpoints && ObjectKind::ALL.into_iter().all(|kind| self.index.is_synced(kind))
     }
 
     /// Translates and applies, or compares the status, as the pending change asks for.
@@ -169,7 +188,7 @@ impl Controller {
         if !self.is_synced() {
             return; // the end of the last list adds a change
         }
-        if change.facts || !change.endpoints.is_empty() {
+        if change.facts {
             self.applier.submit(translate(&self.index, &self.settings, &self.checks));
         } else if change.shown {
             self.compare_statuses();

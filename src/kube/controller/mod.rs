@@ -13,6 +13,7 @@
 
 mod applied;
 mod data_plane;
+mod endpoint_follower;
 mod event_loop;
 mod features;
 mod service_writer;

@@ -19,6 +19,7 @@ use super::event::IndexEvent;
 use super::fact::Fact;
 use super::kind_state::{KindState, OBJECTS_MAX};
 use crate::kube::objects::{EndpointConditions, EndpointSlice, ObjectKey, SliceAddressKind, SliceEndpoint, SlicePort};
+use crate::policy::ServiceEndpoints;
 
 /// The largest number of endpoints of a slice: the maximum of the API.
 const SLICE_ENDPOINTS_MAX: usize = 1000;
@@ -154,6 +155,18 @@ impl EndpointIndex {
         self.slices.len()
     }
 
+    /// The Services with slices.
+    pub fn services(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.services.keys()
+    }
+
+    /// The addresses that serve each port of a Service, by the port's name.
+    pub fn addresses_by_port(&self, service: &ObjectKey) -> ServiceEndpoints {
+        let names: BTreeSet<&str> =
+            self.slices_of(service).flat_map(|slice| slice.ports.keys().map(AsRef::as_ref)).collect();
+        names.into_iter().map(|name| (name.into(), self.addresses(service, name))).collect()
+    }
+
     pub(super) fn left_out(&self) -> u64 {
         self.state.left_out
     }
@@ -163,10 +176,13 @@ impl EndpointIndex {
         &self,
         service: &ObjectKey,
     ) -> impl Iterator<Item = (&KnownEndpoint, &BTreeMap<Box<str>, u16>)> {
+        self.slices_of(service).flat_map(|slice| slice.endpoints.iter().map(|endpoint| (endpoint, &slice.ports)))
+    }
+
+    fn slices_of(&self, service: &ObjectKey) -> impl Iterator<Item = &ReducedSlice> {
         let names = self.services.get(service).into_iter().flatten();
         let keys = names.map(|name| ObjectKey { namespace: Arc::clone(&service.namespace), name: Arc::clone(name) });
-        let slices = keys.filter_map(|key| self.slices.get(&key)).map(|stored| &*stored.slice);
-        slices.flat_map(|slice| slice.endpoints.iter().map(|endpoint| (endpoint, &slice.ports)))
+        keys.filter_map(|key| self.slices.get(&key)).map(|stored| &*stored.slice)
     }
 
     /// The addresses that serve the port with this name, sorted: those that are ready, of them those with a hint for

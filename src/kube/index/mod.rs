@@ -5,6 +5,7 @@
 //! - A malformed object is kept with its metadata and the place of its fault; it changes no other object.
 //! - Objects that a relist did not show are gone when it ends, and not before.
 //! - A change says what it touches: facts, only endpoints, or only what the server shows of a status.
+//! - Endpoints may change beside the facts: their events need not pass through [`Index::take`] ([`SharedEndpoints`]).
 //! - Bounded: at most [`OBJECTS_MAX`] objects of a kind. Further ones are left out and counted.
 //!
 //! Leaves to others:
@@ -17,6 +18,7 @@ mod event;
 mod fact;
 mod fact_store;
 mod kind_state;
+mod shared_endpoints;
 
 use std::net::SocketAddr;
 
@@ -33,8 +35,9 @@ pub use self::event::IndexEvent;
 pub use self::fact::{Fact, ShownStatus};
 pub use self::fact_store::FactStore;
 pub use self::kind_state::OBJECTS_MAX;
+pub use self::shared_endpoints::SharedEndpoints;
 
-/// Facts about all objects. A clone shares the facts.
+/// Facts about all objects. A clone shares the facts, and follows the endpoints.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     gateway_classes: FactStore<GatewayClass>,
@@ -48,7 +51,7 @@ pub struct Index {
     ingresses: FactStore<Ingress>,
     ingress_classes: FactStore<IngressClass>,
     services: FactStore<Service>,
-    endpoints: EndpointIndex,
+    endpoints: SharedEndpoints,
     secrets: FactStore<Secret>,
     config_maps: FactStore<ConfigMap>,
     namespaces: FactStore<KubeNamespace>,
@@ -170,13 +173,8 @@ impl Index {
     }
 
     /// Endpoints of Services.
-    pub fn endpoints(&self) -> &EndpointIndex {
+    pub fn endpoints(&self) -> &SharedEndpoints {
         &self.endpoints
-    }
-
-    /// Endpoints of Services, to set the zone or to replace them as a whole.
-    pub fn endpoints_mut(&mut self) -> &mut EndpointIndex {
-        &mut self.endpoints
     }
 
     /// Secrets.
@@ -199,7 +197,7 @@ impl Index {
     pub fn endpoints_of(&self, namespace: &str, service: &str, port: u16) -> Vec<SocketAddr> {
         let key = ObjectKey::new(namespace, service);
         let port = self.services.valid(&key).and_then(|service| service.port(port));
-        port.map(|port| self.endpoints.addresses(&key, &port.name)).unwrap_or_default()
+        port.map(|port| self.endpoints.lock().addresses(&key, &port.name)).unwrap_or_default()
     }
 
     fn keeper(&self, kind: ObjectKind) -> &dyn FactKeeper {
@@ -273,21 +271,21 @@ impl<T: KubeObject> FactKeeper for FactStore<T> {
     }
 }
 
-impl FactKeeper for EndpointIndex {
+impl FactKeeper for SharedEndpoints {
     fn apply(&mut self, object: Value) -> Change {
-        Self::apply(self, object)
+        self.lock().apply(object)
     }
 
     fn delete(&mut self, key: &ObjectKey) -> Change {
-        Self::delete(self, key)
+        self.lock().delete(key)
     }
 
     fn begin_relist(&mut self) {
-        Self::begin_relist(self);
+        self.lock().begin_relist();
     }
 
     fn end_relist(&mut self) -> Change {
-        Self::end_relist(self)
+        self.lock().end_relist()
     }
 
     fn is_synced(&self) -> bool {
@@ -295,11 +293,11 @@ impl FactKeeper for EndpointIndex {
     }
 
     fn len(&self) -> usize {
-        Self::slice_count(self)
+        self.lock().slice_count()
     }
 
     fn left_out(&self) -> u64 {
-        Self::left_out(self)
+        self.lock().left_out()
     }
 }
 

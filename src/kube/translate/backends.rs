@@ -1,11 +1,12 @@
-//! Backends: Services with their endpoints, as groups of servers of the configuration.
+//! Backends: Services, as groups of servers of the configuration.
 //!
 //! Guarantees:
 //! - A reference that leads nowhere is answered with 500 for its share, and is a condition of its route.
-//! - A Service without endpoints is answered with 503 for its share.
+//! - A Service without endpoints is answered with 503 for its share. Its endpoints are no part of the configuration: they
+//!   reach the data plane by themselves.
 //! - All routes that use a Service in the same way share one backend, and so its connections.
 //!
-//! Leaves to others: the choice of endpoints (`index`).
+//! Leaves to others: the choice of endpoints (`index`), and their way (`controller`).
 
 use std::collections::BTreeMap;
 
@@ -153,13 +154,12 @@ impl BackendSet {
             Some(tls) => Some(tls),
             None => self.policies.tls_of(&key, &port.name, &self.user.gateways)?,
         };
-        Ok(self.add(index, (&key, number), protocol, (tls, retries)))
+        Ok(self.add((&key, port), protocol, (tls, retries)))
     }
 
     fn add(
         &mut self,
-        index: &Index,
-        (service, port): (&ObjectKey, u16),
+        (service, port): (&ObjectKey, &ServicePort),
         protocol: BackendProtocol,
         (mut tls, retries): (Option<Value>, Option<&Value>),
     ) -> ResolvedBackend {
@@ -179,14 +179,11 @@ impl BackendSet {
             variant += &format!("-n{hash}");
         }
         let overrides = &self.user.overrides.keys;
-        let id = names::backend(service, port, &variant);
+        let id = names::backend(service, port.port, &variant);
         self.documents.entry(id.clone()).or_insert_with(|| {
-            let scheme = if tls.is_some() { "https" } else { "http" };
-            let addresses = index.endpoints_of(&service.namespace, &service.name, port);
-            let upstreams: Vec<Value> =
-                addresses.iter().map(|address| json!({ "url": format!("{scheme}://{address}") })).collect();
+            let endpoints = json!({ "service": service.to_string(), "port": port.name, "secure": tls.is_some() });
             let timeouts = json!({ "response": RESPONSE_TIMEOUT });
-            let mut document = json!({ "id": id, "upstreams": upstreams, "protocol": word, "timeouts": timeouts });
+            let mut document = json!({ "id": id, "endpoints": endpoints, "protocol": word, "timeouts": timeouts });
             if let Some(tls) = tls {
                 document["tls"] = tls;
             }

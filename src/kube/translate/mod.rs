@@ -32,7 +32,7 @@ pub use self::certificates::{MemoryTextMap, TextCheck};
 pub use self::condition::{ACCEPTED, CONFLICTED, Condition, PROGRAMMED, RESOLVED_REFS};
 pub use self::ingresses::IngressOutcome;
 pub use self::routes::RouteOutcome;
-pub use self::services::{ServicePlan, ServiceSettings, TARGET_PORTS};
+pub use self::services::{ServicePlan, ServiceSettings, TARGET_PORTS, depends_on_endpoints};
 
 use self::backend_tls::TlsPolicies;
 use self::backends::BackendSet;

@@ -96,11 +96,18 @@ fn gateway_of(key: &ObjectKey, fact: &Fact<Service>) -> Option<ObjectKey> {
     (*namespace == *key.namespace).then(|| ObjectKey::new(namespace, name))
 }
 
+/// Whether a translation depends on the endpoints of this Service, beside the data plane: those of the data plane, and
+/// of the Services of Gateways.
+pub fn depends_on_endpoints(index: &Index, settings: &ServiceSettings, service: &ObjectKey) -> bool {
+    let is_of_gateway = index.services().get(service).is_some_and(|fact| gateway_of(service, fact).is_some());
+    is_of_gateway || ingress_service(index, settings).is_some_and(|(ingress, _)| ingress == service)
+}
+
 /// The pods of the data plane.
 fn data_plane_pods(index: &Index, settings: &ServiceSettings) -> Vec<KnownEndpoint> {
     let Some((service, _)) = ingress_service(index, settings) else { return Vec::new() };
     let known = index.endpoints().endpoints_of_service(service);
-    let mut pods: Vec<KnownEndpoint> = known.map(|(endpoint, _)| endpoint.clone()).collect();
+    let mut pods: Vec<KnownEndpoint> = known.into_iter().map(|(endpoint, _)| endpoint).collect();
     pods.sort_by_key(|pod| pod.address);
     pods.dedup_by_key(|pod| pod.address);
     pods
@@ -156,13 +163,13 @@ fn plan_service(
 
 /// Whether the endpoints of a Service are those of the data plane with these ports.
 fn is_slice_current(index: &Index, service: &ObjectKey, ports: &BTreeMap<u16, u16>, pods: &[KnownEndpoint]) -> bool {
-    let mut shown: Vec<_> = index.endpoints().endpoints_of_service(service).collect();
+    let mut shown = index.endpoints().endpoints_of_service(service);
     shown.sort_by_key(|(endpoint, _)| endpoint.address);
     let wanted_ports: BTreeMap<Box<str>, u16> =
         ports.iter().map(|(port, target)| (port_name(*port).into(), *target)).collect();
-    let is_same = |(endpoint, ports): &(&KnownEndpoint, &BTreeMap<Box<str>, u16>), pod: &KnownEndpoint| {
+    let is_same = |(endpoint, ports): &(KnownEndpoint, BTreeMap<Box<str>, u16>), pod: &KnownEndpoint| {
         (endpoint.address, endpoint.state, &endpoint.node) == (pod.address, pod.state, &pod.node)
-            && **ports == wanted_ports
+            && *ports == wanted_ports
     };
     shown.len() == pods.len() && shown.iter().zip(pods).all(|(shown, pod)| is_same(shown, pod))
 }

@@ -167,7 +167,8 @@ fn a_route_is_a_subsystem_with_a_command_for_each_rule() {
     assert_eq!(commands[1]["timeouts"], json!({ "request": "1000ms", "attempt": "500ms" }));
     assert_eq!(document["grants"], json!([{ "department": "infra.web", "subsystem": "shop.cart", "commands": ["*"] }]));
     let backend = &cluster.document("Service shop/cart")["backends"][0];
-    assert_eq!(backend["upstreams"], json!([{ "url": "http://10.77.1.2:3000" }, { "url": "http://10.77.1.3:3000" }]));
+    assert_eq!(backend["endpoints"], json!({ "service": "shop/cart", "port": "", "secure": false }));
+    assert_eq!(backend.get("upstreams"), None, "endpoints have a way of their own");
     assert_eq!(cluster.route_conditions("cart"), ["Accepted=Accepted", "ResolvedRefs=ResolvedRefs"]);
     let gateway = cluster.document("Gateway infra/web");
     assert_eq!(gateway["listeners"][0]["address"], "0.0.0.0:20080");

@@ -1,4 +1,4 @@
-//! One worker's view of the configuration that a reload replaces.
+//! One worker's view of the published snapshot, which a reload or a change of endpoints replaces.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,23 +15,30 @@ pub(crate) struct WorkerConfig {
     /// The servers of each backend, by its index.
     backends: Vec<Rc<BackendServers>>,
     /// The phase of each weighted choice, by its index.
-    phases: Vec<Cell<u64>>,
+    phases: Rc<[Cell<u64>]>,
     /// The limits of a department (by number) on a command (by index). The cache avoids a map of maps and a lock per
     /// command.
-    gates: RefCell<HashMap<(u32, usize), Rc<CommandGate>, foldhash::fast::RandomState>>,
+    gates: Rc<GateCache>,
 }
+
+type GateCache = RefCell<HashMap<(u32, usize), Rc<CommandGate>, foldhash::fast::RandomState>>;
 
 /// The maximum number of cached gates per worker. Beyond it the cache is cleared and filled again.
 const GATES_MAX: usize = 100_000;
 
 impl WorkerConfig {
-    /// Builds the view of a snapshot. Connections to servers that remain in the configuration are kept.
-    pub(crate) fn new(snapshot: Arc<PolicySnapshot>, pools: &WorkerPools) -> Self {
-        let backends = snapshot.backends.iter().map(|backend| Rc::new(pools.servers_of(backend))).collect();
-        pools.retain_servers(&snapshot);
+    /// Builds the view of a snapshot, after `before`. Connections to servers that remain are kept. If only endpoints
+    /// differ, limits and weighted choices go on.
+    pub(crate) fn new(snapshot: Arc<PolicySnapshot>, pools: &WorkerPools, before: Option<&Self>) -> Self {
+        let backends = snapshot.backends.iter().map(|backend| pools.servers_of(backend)).collect();
+        pools.retain_backends(&snapshot);
+        if let Some(same) = before.filter(|before| before.snapshot.differs_only_in_endpoints(&snapshot)) {
+            let (phases, gates) = (Rc::clone(&same.phases), Rc::clone(&same.gates));
+            return Self { snapshot, backends, phases, gates };
+        }
         // A random start: otherwise every reload, in every worker, would begin with the same choices.
         let phases = (0..snapshot.weighted_choices()).map(|_| Cell::new(fastrand::u64(..))).collect();
-        Self { snapshot, backends, phases, gates: RefCell::default() }
+        Self { snapshot, backends, phases, gates: Rc::default() }
     }
 
     /// The limits of a department on a command.

@@ -107,7 +107,7 @@ impl TrafficWorker {
             in_flight: Rc::clone(&in_flight),
             worker_share: WorkerShare { index, workers },
         });
-        let config = WorkerConfig::new(components.published.load_full(), &pools);
+        let config = WorkerConfig::new(components.published.load_full(), &pools, None);
         Self {
             meter,
             recorder: components.telemetry.recorder(),
@@ -139,15 +139,15 @@ impl TrafficWorker {
         self.pools.sweep();
     }
 
-    /// This worker's view of the published configuration. Builds a new view after a reload.
+    /// This worker's view of the published configuration. Builds a new view after each publication.
     pub(crate) fn config(&self) -> Rc<WorkerConfig> {
         let published = self.components.published.load();
         let config = self.current_config.borrow();
         if Arc::ptr_eq(&published, &config.snapshot) {
             return Rc::clone(&config);
         }
+        let renewed = Rc::new(WorkerConfig::new(Arc::clone(&published), &self.pools, Some(&config)));
         drop(config);
-        let renewed = Rc::new(WorkerConfig::new(Arc::clone(&published), &self.pools));
         self.current_config.replace(Rc::clone(&renewed));
         renewed
     }

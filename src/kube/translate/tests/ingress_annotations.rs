@@ -341,7 +341,7 @@ fn servers_with_tls_are_verified_by_the_name_of_their_service() {
     let mut cluster = cluster();
     add_ingress(&mut cluster, "i", spec(&["/"]), &annotations);
     let backend = cluster.document("Service shop/web")["backends"][0].clone();
-    assert_eq!(backend["upstreams"], json!([{ "url": "https://10.77.1.2:3000" }]));
+    assert_eq!(backend["endpoints"]["secure"], json!(true));
     assert_eq!(backend["tls"]["serverName"], "web.shop.svc");
     assert_eq!(backend["tls"]["authorities"], json!(["memory:secret/shop/tls/ca.crt"]));
     assert_eq!(backend["tls"]["certificate"], "memory:secret/shop/tls/tls.crt");

@@ -108,9 +108,13 @@ impl UpstreamHealth {
         self.telemetry.queue_stats(subsystem)
     }
 
+    /// The servers of the first configuration are known: servers that come later begin with slow start.
+    pub(crate) fn end_start(&self) {
+        self.is_initialized.store(true, Ordering::Relaxed);
+    }
+
     /// Drops the servers that no worker uses any more, and their series in `/metrics`.
     pub(crate) fn forget_unused(&self) {
-        self.is_initialized.store(true, Ordering::Relaxed);
         self.servers.retain(|_, health| Arc::strong_count(health) > 1);
     }
 }
@@ -356,7 +360,7 @@ mod tests {
         let clock = Clock::manual("2026-11-24T00:00:00Z".parse().expect("a time"));
         let all = UpstreamHealth::new(Telemetry::new(), clock);
         let old = all.server_health(&Name::unknown(), &server(1));
-        all.forget_unused();
+        all.end_start();
         let new = all.server_health(&Name::unknown(), &server(2));
         let slow = Duration::from_secs(10);
         assert_eq!(

@@ -1,0 +1,136 @@
+//! What a change of a cluster costs with 3,000 routes: the translation of all objects, a configuration with one new
+//! route until it is live, and one change of endpoints until it is live.
+//!
+//! The gateway runs without traffic. The time in which a worker takes a new snapshot up is not included.
+
+use bytes::Bytes;
+use criterion::{Criterion, criterion_group, criterion_main};
+use serde_json::{Value, json};
+use tallygate::app::{self, ClusterDataPlane, ClusterDocuments, RunningGateway, StartOptions};
+use tallygate::clock::Clock;
+use tallygate::kube::CONTROLLER_NAME;
+use tallygate::kube::controller::DataPlane;
+use tallygate::kube::index::Index;
+use tallygate::kube::objects::{ObjectKey, ObjectKind};
+use tallygate::kube::translate::{ServiceSettings, TextCheck, translate};
+use tallygate::policy::ServiceEndpoints;
+
+const ROUTES: usize = 3_000;
+const SERVICES: usize = 300;
+
+/// No object of the bench has a certificate.
+struct NoTexts;
+
+impl TextCheck for NoTexts {
+    fn check_key_pair(&self, _: &Bytes, _: &Bytes) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn check_client_pair(&self, _: &Bytes, _: &Bytes) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn check_authorities(&self, _: &Bytes) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+fn object(namespace: &str, name: &str, spec: &Value) -> Value {
+    json!({ "metadata": { "namespace": namespace, "name": name, "generation": 1 }, "spec": spec })
+}
+
+fn route(number: usize) -> Value {
+    let spec = json!({
+        "parentRefs": [{ "name": "web", "namespace": "infra" }],
+        "hostnames": [format!("host-{number}.example")],
+        "rules": [{
+            "matches": [{ "path": { "type": "PathPrefix", "value": "/shop" } }],
+            "backendRefs": [{ "name": format!("service-{}", number % SERVICES), "port": 80 }],
+        }],
+    });
+    object("apps", &format!("route-{number}"), &spec)
+}
+
+fn cluster(port: u16) -> Index {
+    let mut index = Index::default();
+    index.apply(ObjectKind::GatewayClass, object("", "ours", &json!({ "controllerName": CONTROLLER_NAME })));
+    let listener =
+        json!({ "name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": { "namespaces": { "from": "All" } } });
+    let gateway = json!({ "gatewayClassName": "ours", "listeners": [listener] });
+    index.apply(ObjectKind::Gateway, object("infra", "web", &gateway));
+    let mut published = object("infra", "gw", &json!({ "ports": [{ "port": 80, "targetPort": port }] }));
+    published["metadata"]["annotations"] = json!({ "tallygate.io/gateway": "infra/web" });
+    index.apply(ObjectKind::Service, published);
+    for number in 0..SERVICES {
+        let spec = json!({ "ports": [{ "port": 80 }] });
+        index.apply(ObjectKind::Service, object("apps", &format!("service-{number}"), &spec));
+    }
+    for number in 0..ROUTES {
+        index.apply(ObjectKind::HttpRoute, route(number));
+    }
+    index
+}
+
+struct Bench {
+    index: Index,
+    settings: ServiceSettings,
+    plane: ClusterDataPlane,
+    version: u64,
+    _running: RunningGateway,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = folder.path().join("tallygate.yaml");
+        std::fs::write(&config, "ledger: { path: ledger.db }\n").expect("a file");
+        let documents = ClusterDocuments::default();
+        let options = StartOptions { cluster: Some(documents.clone()), ..StartOptions::new(config, Clock::system()) };
+        let running = app::start(options).expect("a gateway");
+        let plane = running.cluster_data_plane(documents);
+        let settings = ServiceSettings::default();
+        let bench = Self { index: cluster(20_080), settings, plane, version: 0, _running: running, _folder: folder };
+        (0..SERVICES).for_each(|number| bench.set_endpoints(number, 8080));
+        bench
+    }
+
+    fn apply(&mut self) {
+        self.version += 1;
+        let translation = translate(&self.index, &self.settings, &NoTexts);
+        let applied = self.plane.apply(&self.version.to_string(), &translation.documents, &translation.texts);
+        assert!(applied.expect("a valid configuration").is_empty());
+    }
+
+    fn set_endpoints(&self, service: usize, port: u16) {
+        let address = ([10, 0, 0, 1], port).into();
+        let endpoints = ServiceEndpoints::from([("".into(), vec![address])]);
+        self.plane.set_endpoints(vec![(ObjectKey::new("apps", &format!("service-{service}")), endpoints)]);
+    }
+}
+
+fn benches(criterion: &mut Criterion) {
+    let mut bench = Bench::new();
+    bench.apply();
+    criterion.bench_function("translate 3,000 routes", |bencher| {
+        bencher.iter(|| translate(&bench.index, &bench.settings, &NoTexts).documents.len());
+    });
+    let mut number = ROUTES;
+    criterion.bench_function("one more route live", |bencher| {
+        bencher.iter(|| {
+            bench.index.apply(ObjectKind::HttpRoute, route(number));
+            number += 1;
+            bench.apply();
+        });
+    });
+    let mut port = 1;
+    criterion.bench_function("one change of endpoints live", |bencher| {
+        bencher.iter(|| {
+            port = port % 60_000 + 1;
+            bench.set_endpoints(usize::from(port) % SERVICES, port);
+        });
+    });
+}
+
+criterion_group! { name = cluster_changes; config = Criterion::default().sample_size(20); targets = benches }
+criterion_main!(cluster_changes);

@@ -1,0 +1,137 @@
+//! The publication of policy snapshots: by a reload, and when the endpoints of a discovered backend change.
+//!
+//! Guarantees:
+//! - A published snapshot has the latest endpoints, although its configuration was loaded before they changed.
+//! - A change of endpoints waits for at most one other publication, and never for the load of a configuration. It takes
+//!   time in proportion to the number of backends, not to that of routes, and allocates for the backends that change.
+//! - No thread with traffic drops a snapshot: replaced ones are kept until nothing else refers to them.
+//!
+//! Leaves to others: the configuration (`reload`), and the discovery (`kube`).
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use crate::policy::{EndpointSets, PolicySnapshot, ServiceEndpoints};
+
+/// The services of which the endpoints change, each with its endpoints; see [`EndpointSets::set`].
+pub(crate) type EndpointChanges = Vec<(String, ServiceEndpoints)>;
+
+/// Publishes snapshots.
+#[derive(Debug)]
+pub(crate) struct SnapshotPublisher {
+    published: Arc<ArcSwap<PolicySnapshot>>,
+    state: Mutex<PublisherState>,
+}
+
+#[derive(Debug, Default)]
+struct PublisherState {
+    endpoints: EndpointSets,
+    /// Replaced snapshots that a worker or a command may still hold.
+    retired: Vec<Arc<PolicySnapshot>>,
+}
+
+impl SnapshotPublisher {
+    /// A publisher that replaces the value of `published`.
+    pub(crate) fn new(published: Arc<ArcSwap<PolicySnapshot>>) -> Self {
+        Self { published, state: Mutex::default() }
+    }
+
+    /// Publishes the snapshot of a new configuration.
+    pub(crate) fn publish(&self, snapshot: &Arc<PolicySnapshot>) {
+        let mut state = self.lock();
+        let discovered = snapshot.with_endpoints(&state.endpoints, |_| true);
+        self.swap(&mut state, discovered.map_or_else(|| Arc::clone(snapshot), Arc::new));
+    }
+
+    /// Replaces the endpoints of these services, also in the published snapshot.
+    pub(crate) fn set_endpoints(&self, changes: EndpointChanges) {
+        let mut state = self.lock();
+        let changed: HashSet<&str> = changes.iter().map(|(service, _)| service.as_str()).collect();
+        for (service, endpoints) in &changes {
+            state.endpoints.set(service, endpoints.clone());
+        }
+        let current = self.published.load();
+        if let Some(snapshot) = current.with_endpoints(&state.endpoints, |one| changed.contains(&*one.service)) {
+            self.swap(&mut state, Arc::new(snapshot));
+        }
+    }
+
+    /// Drops the replaced snapshots without other references.
+    pub(crate) fn drop_unused(&self) {
+        Self::retain_used(&mut self.lock());
+    }
+
+    fn swap(&self, state: &mut PublisherState, snapshot: Arc<PolicySnapshot>) {
+        Self::retain_used(state);
+        state.retired.push(self.published.swap(snapshot));
+    }
+
+    fn retain_used(state: &mut PublisherState) {
+        state.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PublisherState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::test_fixtures::compile_with_documents;
+
+    fn snapshot() -> Arc<PolicySnapshot> {
+        let endpoints = r#"{ "service": "apps/a", "port": "", "secure": false }"#;
+        compile_with_documents(&[&format!(r#"{{ "backends": [{{ "id": "a", "endpoints": {endpoints} }}] }}"#)])
+    }
+
+    fn publisher() -> SnapshotPublisher {
+        SnapshotPublisher::new(Arc::new(ArcSwap::new(snapshot())))
+    }
+
+    fn change(service: &str, addresses: &[&str]) -> EndpointChanges {
+        let addresses = addresses.iter().map(|address| address.parse().expect("an address")).collect();
+        vec![(service.to_owned(), ServiceEndpoints::from([("".into(), addresses)]))]
+    }
+
+    fn servers(publisher: &SnapshotPublisher) -> Vec<String> {
+        let published = publisher.published.load();
+        published.backends[0].upstreams.iter().map(|server| server.authority.clone()).collect()
+    }
+
+    #[test]
+    fn endpoints_are_live_at_once_and_in_every_later_configuration() {
+        let publisher = publisher();
+        assert_eq!(servers(&publisher), [""; 0]);
+        publisher.set_endpoints(change("apps/a", &["10.0.0.1:80"]));
+        assert_eq!(servers(&publisher), ["10.0.0.1:80"]);
+        // The load of this configuration began before the next change.
+        let loaded = snapshot();
+        publisher.set_endpoints(change("apps/a", &["10.0.0.2:80"]));
+        publisher.publish(&loaded);
+        assert_eq!(servers(&publisher), ["10.0.0.2:80"]);
+    }
+
+    #[test]
+    fn endpoints_of_others_publish_nothing() {
+        let publisher = publisher();
+        let before = publisher.published.load_full();
+        publisher.set_endpoints(change("apps/other", &["10.0.0.1:80"]));
+        assert!(Arc::ptr_eq(&before, &publisher.published.load()));
+    }
+
+    #[test]
+    fn a_replaced_snapshot_is_kept_while_a_worker_holds_it() {
+        let publisher = publisher();
+        let held = publisher.published.load_full();
+        let weak = Arc::downgrade(&held);
+        publisher.set_endpoints(change("apps/a", &["10.0.0.1:80"]));
+        publisher.drop_unused();
+        assert_eq!(weak.strong_count(), 2, "the worker's reference is not the last one");
+        drop(held);
+        publisher.drop_unused();
+        assert!(weak.upgrade().is_none());
+    }
+}
