@@ -57,27 +57,20 @@ impl ClusterDataPlane {
         Self { cluster, reload, live, publisher, status, parsed: Mutex::default(), unready }
     }
 
-    /// The documents as the loader takes them, and those that cannot be parsed.
-    fn parse(&self, documents: &[(String, Value)]) -> (Vec<MemoryDocument>, Vec<ExcludedSource>) {
+    /// The documents as the loader takes them. Those that cannot be read are among them, with their problems.
+    fn parse(&self, documents: &[(String, Value)]) -> Vec<MemoryDocument> {
         let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut known, mut good, mut excluded) = (HashMap::with_capacity(documents.len()), Vec::new(), Vec::new());
+        let (mut known, mut all) = (HashMap::with_capacity(documents.len()), Vec::with_capacity(documents.len()));
         for (name, value) in documents {
             let document = match parsed.remove(name).filter(|(before, _)| before == value) {
-                Some((_, document)) => Ok(document),
-                None => MemoryDocument::from_json(name, value),
+                Some((_, document)) => document,
+                None => MemoryDocument::readable_or_faulty(name, value),
             };
-            match document {
-                Ok(document) => {
-                    good.push(document.clone());
-                    known.insert(name.clone(), (value.clone(), document));
-                }
-                Err(problem) => {
-                    excluded.push(ExcludedSource { source: name.clone(), problems: vec![*problem] });
-                }
-            }
+            all.push(document.clone());
+            known.insert(name.clone(), (value.clone(), document));
         }
         *parsed = known;
-        (good, excluded)
+        all
     }
 
     fn set_texts(&self, texts: &MemoryTextMap) -> Result<(), ConfigProblems> {
@@ -95,12 +88,11 @@ impl DataPlane for ClusterDataPlane {
         texts: &MemoryTextMap,
     ) -> Result<Vec<ExcludedSource>, ConfigProblems> {
         self.set_texts(texts)?;
-        let (documents, mut excluded) = self.parse(documents);
+        let documents = self.parse(documents);
         self.cluster.documents.store(Arc::new(MemoryDocuments { version: version.to_owned(), documents }));
         self.reload.request()?;
         self.cluster.texts.retain(|name| texts.0.contains_key(name));
-        excluded.extend(self.status.load().excluded.iter().cloned());
-        Ok(excluded)
+        Ok(self.status.load().excluded.clone())
     }
 
     fn set_endpoints(&self, changes: Vec<(ObjectKey, ServiceEndpoints)>) {

@@ -247,8 +247,8 @@ impl ConfigReloader {
             changed_grants = changes.grants.to_text(),
             changed_limits = changes.total_limit.then_some("limits.total"),
             changed_listeners = changes.listeners.to_text(),
-            changed_admin = (!changes.admin.is_empty()).then(|| changes.admin.to_string()),
-            changed_tls = (!changes.tls.is_empty()).then(|| changes.tls.to_string()),
+            changed_admin = (!changes.admin.is_empty()).then(|| changes.admin.to_short_text()),
+            changed_tls = (!changes.tls.is_empty()).then(|| changes.tls.to_short_text()),
             excluded_sources = (!excluded.is_empty()).then_some(excluded.len()),
             "configuration is live"
         );

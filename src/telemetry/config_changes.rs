@@ -7,8 +7,11 @@ use serde::Serialize;
 
 use crate::policy::{ItemChanges, SnapshotDifference};
 
-/// The maximum number of names shown of a list.
+/// The maximum number of names that `/config` shows of a list.
 const NAMES_MAX: usize = 20;
+
+/// The maximum number of names that a log line shows of a list: a line has up to thirty lists.
+const LOGGED_NAMES_MAX: usize = 4;
 
 /// The changes of one reload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -116,7 +119,7 @@ impl ChangedItems {
         }
     }
 
-    /// The changes as text for the log; `None` if nothing changed.
+    /// The changes as text for the log, with the first names of each list; `None` if nothing changed.
     pub fn to_text(&self) -> Option<String> {
         let lists = [
             ("added", &self.added),
@@ -125,7 +128,8 @@ impl ChangedItems {
             ("renamed", &self.renamed),
         ];
         let lists = lists.into_iter().filter(|(_, list)| !list.is_empty());
-        let words: Vec<_> = lists.map(|(what, list)| format!("{} {what}: {list}", list.count)).collect();
+        let words: Vec<_> =
+            lists.map(|(what, list)| format!("{} {what}: {}", list.count, list.to_short_text())).collect();
         (!words.is_empty()).then(|| words.join("; "))
     }
 }
@@ -134,6 +138,21 @@ impl NameList {
     /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// The list as text for the log: a few names, and the number of the others.
+    pub fn to_short_text(&self) -> String {
+        self.text_of(LOGGED_NAMES_MAX)
+    }
+
+    /// At most `most` names, and the number of the others.
+    fn text_of(&self, most: usize) -> String {
+        let shown = &self.names[..most.min(self.names.len())];
+        let mut text = shown.join(", ");
+        if self.count > shown.len() {
+            text += &format!(" and {} more", self.count - shown.len());
+        }
+        text
     }
 }
 
@@ -152,11 +171,7 @@ impl FromIterator<String> for NameList {
 
 impl fmt::Display for NameList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.names.join(", "))?;
-        match self.count - self.names.len() {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
+        f.write_str(&self.text_of(NAMES_MAX))
     }
 }
 
@@ -171,6 +186,8 @@ mod tests {
         assert!(many.to_string().ends_with("d18, d19 and 49980 more"), "{many}");
         let items = ChangedItems { added: many, ..ChangedItems::default() };
         assert!(items.to_text().is_some_and(|words| words.starts_with("50000 added: d0, d1, ")));
+        let text = items.to_text().unwrap_or_default();
+        assert_eq!(text, "50000 added: d0, d1, d2, d3 and 49996 more", "a log line is short");
         assert_eq!(ChangedItems::default().to_text(), None);
     }
 

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::config::document::IncludedDocument;
 use crate::config::parse::json;
 use crate::config::parse::problem::{ConfigProblem, ConfigProblems};
+use crate::config::parse::source_files::locate_problems;
 
 /// The most rounds of exclusion and compilation. A round excludes every isolated source with a problem, so the bound is
 /// that of a chain of references: grant, command, mirror, subsystem. Problems that remain reject the configuration.
@@ -55,8 +56,8 @@ pub struct ExcludedSource {
 pub(crate) struct MemoryDocument {
     /// Its name in messages.
     pub(crate) name: String,
-    /// Its lists.
-    pub(crate) document: Arc<IncludedDocument>,
+    /// Its lists, or why it cannot be read.
+    pub(crate) document: Result<Arc<IncludedDocument>, Box<ConfigProblem>>,
 }
 
 /// The documents in memory of one moment.
@@ -87,17 +88,27 @@ impl MemoryDocument {
         for backend in document.backends.iter_mut().filter_map(Arc::get_mut) {
             backend.endpoints.iter_mut().for_each(|endpoints| endpoints.is_discoverable = true);
         }
-        Ok(Self { name: name.to_owned(), document: Arc::new(document) })
+        Ok(Self { name: name.to_owned(), document: Ok(Arc::new(document)) })
+    }
+
+    /// Like [`Self::from_json`]. A document that cannot be read is a source that is left out with its problem.
+    pub(crate) fn readable_or_faulty(name: &str, document: &Value) -> Self {
+        let faulty = |problem| Self { name: name.to_owned(), document: Err(problem) };
+        Self::from_json(name, document).unwrap_or_else(faulty)
     }
 
     /// The document as a source.
     pub(crate) fn to_source(&self) -> LoadedSource {
+        let path = PathBuf::from(&self.name);
+        let mut problems: Vec<ConfigProblem> =
+            self.document.as_ref().err().map(|problem| (**problem).clone()).into_iter().collect();
+        locate_problems(&path, "", &mut problems);
         LoadedSource {
-            path: PathBuf::from(&self.name),
+            path,
             text: String::new(),
             hash: ContentHash::default(),
-            document: Some(Arc::clone(&self.document)),
-            problems: Vec::new(),
+            document: self.document.as_ref().ok().map(Arc::clone),
+            problems,
             is_isolated: true,
         }
     }

@@ -370,7 +370,7 @@ fn documents_in_memory_fail_alone_and_may_come_later() {
     let before = loader.version().map(str::to_owned);
     let document = |text: &str| Arc::new(yaml::parse_included(text).0.expect("a document"));
     let web = "listeners: [{ name: web, address: \"127.0.0.1:1\", protocol: http }]";
-    let of = |name: &str, text: &str| MemoryDocument { name: name.to_owned(), document: document(text) };
+    let of = |name: &str, text: &str| MemoryDocument { name: name.to_owned(), document: Ok(document(text)) };
     documents.store(Arc::new(MemoryDocuments {
         version: "1".to_owned(),
         documents: vec![
@@ -384,4 +384,26 @@ fn documents_in_memory_fail_alone_and_may_come_later() {
     assert_eq!(excluded[0].0, "HTTPRoute b/bad");
     assert!(excluded[0].1[0].starts_with("HTTPRoute b/bad: subsystems[0].balance: "), "{excluded:?}");
     assert_ne!(loader.version().map(str::to_owned), before);
+}
+
+#[test]
+fn document_that_cannot_be_read_is_left_out_like_any_other_source() {
+    let desk = LoaderBench::with(&[]);
+    desk.write("gateway.yaml", "ledger: { path: l.db }\n");
+    let documents = SharedDocuments::default();
+    let mut loader = desk.loader().with_documents(Arc::clone(&documents));
+    let subsystem = serde_json::json!({ "id": "good", "path": "/good", "upstreams": [{ "url": "http://127.0.0.1:1" }],
+        "commands": [{ "id": "all", "match": { "pathPrefix": "/" } }] });
+    let good = serde_json::json!({ "subsystems": [subsystem] });
+    let bad = serde_json::json!({ "subsystems": [{ "id": "bad", "comands": [] }] });
+    let of = MemoryDocument::readable_or_faulty;
+    documents.store(Arc::new(MemoryDocuments {
+        version: "1".to_owned(),
+        documents: vec![of("HTTPRoute b/bad", &bad), of("HTTPRoute a/good", &good)],
+    }));
+    let (subsystems, excluded) = load_isolated(&desk, &mut loader);
+    assert_eq!(subsystems, ["good"]);
+    let [(source, problems)] = &excluded[..] else { panic!("one source is left out: {excluded:?}") };
+    assert_eq!(source, "HTTPRoute b/bad");
+    assert!(problems[0].contains("HTTPRoute b/bad: subsystems[0].comands"), "{problems:?}");
 }
