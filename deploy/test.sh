@@ -127,7 +127,7 @@ refused "capacity.connectionAge: 1h is too long with autoscaling" --set autoscal
 refused "autoscaling.minReplicas: 8 is more" --set autoscaling.enabled=true --set capacity.connectionAge=10m --set autoscaling.minReplicas=8
 refused "service.loadBalancerSourceRanges: a Service of type ClusterIP" --set service.type=ClusterIP --set 'service.loadBalancerSourceRanges[0]=192.0.2.0/24'
 
-shown '      terminationGracePeriodSeconds: 50'
+shown '      terminationGracePeriodSeconds: 60'
 shown '      terminationGracePeriodSeconds: 375' --set shutdown.delay=1m --set shutdown.grace=5m
 shown '  externalTrafficPolicy: Cluster' --set service.externalTrafficPolicy=Cluster --set capacity.addressConnections=10000
 shown '  externalTrafficPolicy: Cluster' --set service.externalTrafficPolicy=Cluster --set 'proxyProtocol[0]=10.0.0.0/8'

@@ -150,10 +150,21 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
     let reloading = (reloader, settings.capacity.series);
     let (live, publisher) = (components.live.clone(), Arc::clone(&components.publisher));
     live.publish(addresses); // before the first reload
+    let telemetry = Arc::clone(&components.traffic.telemetry);
     let control = ControlThread::start(components, listeners, (activation, requests), reloading)?;
     drop(starting);
     let limits = settings.shutdown;
-    let parts = RunningParts { ready, departure, limits, workers, control, traffic_drain: traffic, abort: end, ledger };
+    let parts = RunningParts {
+        ready,
+        departure,
+        limits,
+        telemetry,
+        workers,
+        control,
+        traffic_drain: traffic,
+        abort: end,
+        ledger,
+    };
     Ok(RunningGateway { live, publisher, status, parts })
 }
 
@@ -230,8 +241,10 @@ impl RunningGateway {
     }
 
     /// Shuts down gracefully and blocks until the end:
-    /// - The gateway turns unready and still accepts connections for `shutdown.delay`.
-    /// - Connections get GOAWAY or `Connection: close`.
+    /// - The gateway turns unready and still accepts connections, until none has come for `shutdown.quiet`, at most for
+    ///   `shutdown.delay`. Responses over HTTP/1.1 have `Connection: close`; an HTTP/2 connection gets GOAWAY with its
+    ///   next command.
+    /// - All other connections get GOAWAY or `Connection: close`.
     /// - Commands in flight have up to `shutdown.grace` to finish.
     /// - The last fold is written.
     pub fn shutdown(self) -> Result<(), AppError> {

@@ -1,8 +1,8 @@
 //! Graceful shutdown of the whole gateway.
 //!
 //! The order of stop (graceful shutdown):
-//! 1. turn unready, and answer over HTTP/1.1 with `Connection: close`, so that clients connect elsewhere
-//! 2. wait `shutdown.delay`, so that load balancers notice
+//! 1. turn unready, and answer with `Connection: close` or GOAWAY, so that clients connect elsewhere
+//! 2. wait until no new connection has come for `shutdown.quiet`, at most `shutdown.delay`, so that load balancers notice
 //! 3. accept no new connections
 //! 4. let commands in flight finish, at most `shutdown.grace`
 //! 5. write the last fold and close the ledger
@@ -11,15 +11,23 @@
 //!
 //! Leaves to others: the end of one connection (`proxy::downstream::close_reasons`).
 
+use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::config::ShutdownSettings;
 use crate::ledger::{Ledger, LedgerReader, SeriesTotals};
-use crate::lifecycle::{Departure, DrainTrigger, Readiness};
+use crate::lifecycle::{AcceptingEnd, AcceptingPhase, Departure, DrainTrigger, Readiness};
+use crate::telemetry::Telemetry;
 
 use super::app_error::AppError;
 use super::control_thread::ControlThread;
 use super::threads::{ThreadHandle, block_on, wait_timeout};
+
+/// The time between two looks at the number of accepted connections.
+const ACCEPTED_POLL: Duration = Duration::from_millis(20);
 
 /// The parts of a running gateway that a shutdown ends, one after the other.
 pub(crate) struct RunningParts {
@@ -27,6 +35,8 @@ pub(crate) struct RunningParts {
     /// Announces the stop to connections.
     pub(crate) departure: Departure,
     pub(crate) limits: ShutdownSettings,
+    /// Counts the connections that are accepted.
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) workers: Vec<ThreadHandle>,
     pub(crate) control: ControlThread,
     /// Ends the acceptance of connections and commands.
@@ -41,7 +51,7 @@ impl RunningParts {
     pub(crate) fn shut_down(self) -> Result<(), AppError> {
         let _stopping = self.ready.block("the shutdown");
         self.departure.announce();
-        thread::sleep(self.limits.delay);
+        wait_while_connections_come(self.limits, &self.telemetry);
         self.traffic_drain.begin();
         if !wait_timeout(self.traffic_drain.done(), self.limits.grace)? {
             log_aborted_commands(&self.ledger.reader());
@@ -52,6 +62,24 @@ impl RunningParts {
         }
         self.control.stop();
         Ok(self.ledger.close()?)
+    }
+}
+
+/// Waits while the gateway still accepts connections.
+fn wait_while_connections_come(limits: ShutdownSettings, telemetry: &Telemetry) {
+    let accepted = || telemetry.connections().accepted.get();
+    let (begun, before) = (Instant::now(), accepted());
+    let mut phase = AcceptingPhase::begin(begun, (limits.delay, limits.quiet), before);
+    let end = loop {
+        match phase.end(Instant::now(), accepted()) {
+            Some(end) => break end,
+            None => thread::sleep(ACCEPTED_POLL.min(limits.delay)),
+        }
+    };
+    let (connections, waited) = (accepted() - before, begun.elapsed());
+    match end {
+        AcceptingEnd::Quiet => tracing::info!(connections, ?waited, "no new connections; the listeners close"),
+        AcceptingEnd::Delay => tracing::info!(connections, ?waited, "shutdown.delay is over; the listeners close"),
     }
 }
 

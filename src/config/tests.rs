@@ -762,7 +762,7 @@ fn required_keys_cannot_be_omitted() {
 }
 
 /// Every key that is read once, at start: its place in `STARTED`, another value, and the reported path.
-const READ_ONCE: [(&str, &str, &str, &str); 10] = [
+const READ_ONCE: [(&str, &str, &str, &str); 11] = [
     ("gateway", "/gateway", "\"other-gateway\"", "gateway"),
     ("ledger.path", "/ledger/path", "\"other.db\"", "ledger.path"),
     ("ledger.syncEvery", "/ledger/syncEvery", "\"60ms\"", "ledger.syncEvery"),
@@ -770,6 +770,7 @@ const READ_ONCE: [(&str, &str, &str, &str); 10] = [
     ("calendar.offset", "/calendar", "{\"offset\": \"+00:00\"}", "calendar.offset"),
     ("workers", "/workers", "3", "workers"),
     ("shutdown.delay", "/shutdown", "{\"delay\": \"1s\"}", "shutdown.delay"),
+    ("shutdown.quiet", "/shutdown", "{\"quiet\": \"1s\"}", "shutdown.quiet"),
     ("shutdown.grace", "/shutdown", "{\"grace\": \"1s\"}", "shutdown.grace"),
     ("capacity", "/capacity", "{\"connections\": 9}", "capacity.connections"),
     ("capacity", "/capacity", "{\"series\": 9}", "capacity.series"),

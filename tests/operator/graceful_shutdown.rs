@@ -4,8 +4,8 @@
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 
-use crate::world::h2_frames::open_http2;
-use crate::world::{READ, World, empty, request, until};
+use crate::world::h2_frames::{GOAWAY, frames_in, get, open_http2, say};
+use crate::world::{READ, World, empty, let_time_pass, request, until, within};
 
 #[tokio::test]
 async fn sigterm_lets_commands_in_flight_finish_and_exits_0() {
@@ -35,6 +35,72 @@ async fn sigterm_lets_commands_in_flight_finish_and_exits_0() {
     assert_eq!(status.code(), Some(0), "{}", world.log_of_process());
     let usage = world.close().await;
     assert_eq!(usage.of("traffic-police", "ok"), 4);
+}
+
+#[tokio::test]
+async fn gateway_leaves_when_no_new_connection_comes() {
+    let patient = |document: &mut serde_json::Value| {
+        document["shutdown"] = json!({ "delay": "15s", "quiet": "1500ms", "grace": "5s" });
+    };
+    let mut world = World::city().edit(patient).start_process().await;
+    world.process().signal("TERM");
+    let asked = std::time::Instant::now();
+    until("the gateway reports not ready", async || (world.admin("/readyz").await.0 == 503).then_some(())).await;
+    while asked.elapsed() < std::time::Duration::from_secs(4) {
+        assert_eq!(world.client("traffic-police").get(READ).await.status, 200, "connections come, so it stays");
+        let_time_pass(std::time::Duration::from_millis(300)).await;
+    }
+    let last = std::time::Instant::now();
+    let status = world.take_process().ended().await;
+    let took = last.elapsed();
+    assert_eq!(status.code(), Some(0));
+    let (least, most) = (std::time::Duration::from_secs(1), std::time::Duration::from_secs(8));
+    assert!(took > least && took < most, "it left {took:?} after the last connection");
+    let log = world.log_of_process();
+    assert!(log.contains("no new connections; the listeners close"), "{log}");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn delay_is_the_longest_wait_while_connections_come() {
+    let busy = |document: &mut serde_json::Value| {
+        document["shutdown"] = json!({ "delay": "2s", "quiet": "1s", "grace": "5s" });
+    };
+    let mut world = World::city().edit(busy).start_process().await;
+    let address = world.gateway_address();
+    let asked = std::time::Instant::now();
+    world.process().signal("TERM");
+    until("the listener is closed", async || tokio::net::TcpStream::connect(address).await.err()).await;
+    let took = asked.elapsed();
+    assert!(took < std::time::Duration::from_secs(8), "{took:?}");
+    assert_eq!(world.take_process().ended().await.code(), Some(0));
+    let log = world.log_of_process();
+    assert!(log.contains("shutdown.delay is over"), "{log}");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn http2_connection_gets_a_goaway_with_its_next_command() {
+    let slow = |document: &mut serde_json::Value| document["shutdown"] = json!({ "delay": "4s", "grace": "5s" });
+    let mut world = World::city().edit(slow).start_process().await;
+    let mut opened = open_http2(&world, &[]).await;
+    world.process().signal("TERM");
+    until("the gateway reports not ready", async || (world.admin("/readyz").await.0 == 503).then_some(())).await;
+    let asked = std::time::Instant::now();
+    say(&mut opened, &get(1, READ)).await.unwrap();
+    world.log.note("traffic-police", crate::world::Seen::Outcome("ok"));
+    let mut received = Vec::new();
+    let goaway = async {
+        while !frames_in(&received).iter().any(|(kind, ..)| *kind == GOAWAY) {
+            assert_ne!(opened.read_buf(&mut received).await.unwrap(), 0, "closed without GOAWAY");
+        }
+    };
+    within("GOAWAY", goaway).await;
+    assert!(asked.elapsed() < std::time::Duration::from_secs(3), "it comes with the command, not after the delay");
+    let rest = async { while opened.read_buf(&mut received).await.is_ok_and(|bytes| bytes > 0) {} };
+    within("the end of the connection", rest).await;
+    assert_eq!(world.take_process().ended().await.code(), Some(0));
+    world.close().await;
 }
 
 #[tokio::test]

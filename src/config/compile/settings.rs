@@ -131,10 +131,18 @@ fn compile_calendar(document: &ConfigDocument, root: &DocPath<'_>) -> CalendarOf
 }
 
 fn compile_shutdown(shutdown: Option<&ShutdownDocument>, place: &DocPath<'_>) -> ShutdownSettings {
-    let (delay, grace) = shutdown.map_or((None, None), |s| (s.delay.as_deref(), s.grace.as_deref()));
+    let key = |read: fn(&ShutdownDocument) -> &Option<String>| shutdown.and_then(|document| read(document).as_deref());
+    let delay = duration_or(key(|document| &document.delay), Duration::from_secs(5), &place.key("delay"));
+    let (quiet, quiet_place) = (key(|document| &document.quiet), place.key("quiet"));
+    let quiet = quiet.map(|quiet| nonzero_duration_or(Some(quiet), delay / 2, &quiet_place));
+    if let Some(quiet) = quiet.filter(|quiet| *quiet >= delay) {
+        quiet_place
+            .problem(format!("{quiet:?} would never end the delay, which is {delay:?}; write less, or a longer delay"));
+    }
     ShutdownSettings {
-        delay: duration_or(delay, Duration::from_secs(5), &place.key("delay")),
-        grace: duration_or(grace, Duration::from_secs(30), &place.key("grace")),
+        delay,
+        quiet,
+        grace: duration_or(key(|document| &document.grace), Duration::from_secs(30), &place.key("grace")),
     }
 }
 

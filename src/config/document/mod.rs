@@ -463,8 +463,10 @@ pub(crate) struct GrantDocument {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct ShutdownDocument {
-    /// The delay in which the gateway is not ready but still accepts. Default: 5s.
+    /// The delay in which the gateway is not ready but still accepts; with `quiet` at most. Default: 5s.
     pub(crate) delay: Option<String>,
+    /// The delay ends early when no new connection has come for this time; less than `delay`. Default: it does not.
+    pub(crate) quiet: Option<String>,
     /// The grace period in which commands in flight may finish. Default: 30s.
     pub(crate) grace: Option<String>,
 }

@@ -101,8 +101,11 @@ pub struct TrustedProxies {
 /// The timing of the graceful shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShutdownSettings {
-    /// The delay in which the gateway reports not ready but still accepts, so that load balancers notice. Default 5 s.
+    /// The delay in which the gateway reports not ready but still accepts, so that load balancers notice; with `quiet`
+    /// at most. Default 5 s.
     pub delay: Duration,
+    /// The delay ends early when no new connection has come for this time. `None`: it does not.
+    pub quiet: Option<Duration>,
     /// The grace period after the delay in which commands in flight may finish. Default 30 s.
     pub grace: Duration,
 }

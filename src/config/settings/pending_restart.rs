@@ -48,6 +48,7 @@ impl GatewaySettings {
         note("calendar.offset", &self.calendar);
         note("workers", &self.workers);
         note("shutdown.delay", &duration_text(self.shutdown.delay));
+        note("shutdown.quiet", &self.shutdown.quiet.map_or("none".to_owned(), duration_text));
         note("shutdown.grace", &duration_text(self.shutdown.grace));
         self.capacity.record_static_values(&mut note);
         read

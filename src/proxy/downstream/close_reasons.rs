@@ -1,7 +1,8 @@
 //! Graceful shutdown: when a client's connection takes no more requests.
 //!
 //! The reasons: the listener drains (the gateway stops, or a reload has removed the listener), the caller is no longer
-//! authorized, or the connection has reached its maximum age or number of requests.
+//! authorized, or the connection has reached its maximum age or number of requests. When the gateway will stop, the
+//! number of requests is reached with the next one.
 //!
 //! Guarantees: revocation, and the spreading of load over several gateways, do not depend on a client that closes its
 //! connection.

@@ -182,6 +182,9 @@ impl Http2Commands<'_> {
         self.pending_heads.note_accepted(number);
         let line = number.map(|number| InterimTarget::Http2(self.interim.request_stream(number)));
         let (active_request, progress) = (self.activity.begin_request(), Rc::new(StreamProgress::default()));
+        if self.worker.components.departure.is_announced() {
+            self.activity.end_with_this_request(); // GOAWAY: later commands take another connection
+        }
         let (send_budget, latest_stream) = (Rc::clone(&self.send_budget), Rc::clone(&self.latest_stream));
         latest_stream.replace(Rc::downgrade(&progress)); // hyper passes the stream to the executor right after this.
         exchange(self.worker, self.peer, request, line).map_ok(move |mut response| {

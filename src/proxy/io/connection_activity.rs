@@ -66,6 +66,12 @@ impl ConnectionActivity {
         self.attach_stream()
     }
 
+    /// Takes no more commands after those that have begun: the gateway will stop.
+    pub(crate) fn end_with_this_request(&self) {
+        self.requests_left.set(Some(0));
+        self.limit_reached.notify_waiters();
+    }
+
     /// A command that has begun continues in another form, such as a tunnel.
     pub(crate) fn attach_stream(self: &Rc<Self>) -> ActiveRequest {
         self.active_requests.set(self.active_requests.get() + 1);

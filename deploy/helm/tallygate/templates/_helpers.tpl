@@ -63,6 +63,9 @@ workers: {{ int64 .Values.workers }}
 {{- end }}
 shutdown:
   delay: {{ .Values.shutdown.delay }}
+{{- with .Values.shutdown.quiet }}
+  quiet: {{ . }}
+{{- end }}
   grace: {{ .Values.shutdown.grace }}
 capacity:
 {{- range $key, $value := .Values.capacity }}
