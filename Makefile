@@ -62,8 +62,9 @@ cluster-up: ## start a Kubernetes cluster of one node, as root: tests/cluster/RE
 cluster-down: ## end the cluster and remove everything it made
 	@tests/cluster/cluster down
 
-cluster-test: ## test the cluster itself: workloads, volumes, rolling restart, nothing left behind; one minute after the first build
+cluster-test: need-compiler ## test the cluster itself (workloads, volumes, rolling restart, nothing left behind), and the library's Kubernetes client against its API server; two minutes after the first build
 	@tests/cluster/cluster test
+	@tests/cluster/real-api.sh
 
 .PHONY: conformance
 conformance: ## run the Gateway API's conformance suite on a cluster of its own, as root: tests/conformance/README.md; make conformance ARGS="--manifest FILE"

@@ -1,7 +1,7 @@
 //! The same against a real API server: what no fake can prove.
 //!
-//! Needs a cluster with the CRDs of the Gateway API, and its kubeconfig:
-//! `KUBECONFIG=... cargo test --lib kube::real_api -- --ignored`, in the network namespace of the cluster.
+//! Needs a cluster with the CRDs of the Gateway API, and its kubeconfig. `make cluster-test` runs it
+//! (`tests/cluster/real-api.sh`) in the network namespace of a test cluster.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ fn route_status() -> WantedStatus {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "needs a cluster: make cluster-test"]
 async fn watches_status_lease_and_events_work_with_a_real_api_server() {
     let client = connect().await.unwrap();
     let (routes, ingresses) = (
