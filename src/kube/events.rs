@@ -1,14 +1,17 @@
 //! Events: what an operator sees under `kubectl describe` of an object that is not in order.
 //!
 //! Guarantees:
-//! - At most one event for each object, generation and reason, as long as the bounded memory of them holds it.
+//! - One event when a fault of an object begins or changes, and none while it stays, as long as the bounded memory of
+//!   them holds it. A fault that was over is reported again when it comes back.
 //! - Reporting waits for nothing. An event that finds no place, or that the server refuses, is dropped and counted:
 //!   the condition of the object says the same.
 //!
 //! Leaves to others:
 //! - only a leader reports: the caller.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -55,20 +58,28 @@ pub struct ObjectEvent {
     pub key: ObjectKey,
     /// Its identity.
     pub uid: Box<str>,
-    /// Its generation.
-    pub generation: i64,
     /// The reason, one word: `UnsupportedValue`.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// What is wrong, and what to do.
     pub note: String,
 }
 
 impl ObjectEvent {
     /// Makes an event about the object with this metadata.
-    pub fn about(kind: ObjectKind, meta: &Metadata, reason: &'static str, note: String) -> Self {
-        Self { kind, key: meta.key(), uid: meta.uid.clone(), generation: meta.generation, reason, note }
+    pub fn about(kind: ObjectKind, meta: &Metadata, (reason, note): ObjectFaultNote) -> Self {
+        Self { kind, key: meta.key(), uid: meta.uid.clone(), reason, note }
+    }
+
+    /// What makes it another event: an object that was created again has another uid. The note is hashed, because it may be long.
+    fn id(&self) -> EventId {
+        let mut hasher = DefaultHasher::new();
+        (&self.uid, &self.note).hash(&mut hasher);
+        ((self.kind, self.key.clone()), self.reason.clone(), hasher.finish())
     }
 }
+
+/// The reason of a fault and what is wrong.
+pub type ObjectFaultNote = (Cow<'static, str>, String);
 
 /// Reports events.
 #[derive(Debug)]
@@ -104,9 +115,21 @@ impl EventReporter {
         Self { sender, remembered: RememberedEvents::default(), counters }
     }
 
+    /// Reports the faults that an object has now. Those that were reported before are not reported again; those that it
+    /// has no more are forgotten.
+    pub fn follow(&mut self, kind: ObjectKind, meta: &Metadata, faults: Vec<ObjectFaultNote>) {
+        if faults.is_empty() && self.remembered.known.is_empty() {
+            return; // the usual case, for thousands of objects
+        }
+        let events: Vec<ObjectEvent> = faults.into_iter().map(|fault| ObjectEvent::about(kind, meta, fault)).collect();
+        let now: Vec<EventId> = events.iter().map(ObjectEvent::id).collect();
+        self.remembered.retain_of(&(kind, meta.key()), &now);
+        events.into_iter().for_each(|event| self.report(event));
+    }
+
     /// Reports an event, unless the same was reported before.
     pub fn report(&mut self, event: ObjectEvent) {
-        let id = (event.kind, event.key.clone(), event.generation, event.reason);
+        let id = event.id();
         if self.remembered.contains(&id) {
             return;
         }
@@ -123,19 +146,23 @@ impl EventReporter {
     }
 }
 
-type EventId = (ObjectKind, ObjectKey, i64, &'static str);
+/// An object, the reason, and a hash of the note.
+type EventId = (EventObject, Cow<'static, str>, u64);
+
+type EventObject = (ObjectKind, ObjectKey);
 
 /// Events that were reported, of which the oldest are forgotten.
 #[derive(Debug, Default)]
 struct RememberedEvents {
-    known: BTreeSet<EventId>,
+    /// With their places in the order.
+    known: BTreeMap<EventId, u64>,
     order: BTreeMap<u64, EventId>,
     next: u64,
 }
 
 impl RememberedEvents {
     fn contains(&self, id: &EventId) -> bool {
-        self.known.contains(id)
+        self.known.contains_key(id)
     }
 
     fn insert(&mut self, id: EventId) {
@@ -146,7 +173,18 @@ impl RememberedEvents {
         }
         self.next += 1;
         self.order.insert(self.next, id.clone());
-        self.known.insert(id);
+        self.known.insert(id, self.next);
+    }
+
+    /// Forgets the events of an object that are not among `kept`.
+    fn retain_of(&mut self, object: &EventObject, kept: &[EventId]) {
+        let first: EventId = (object.clone(), Cow::Borrowed(""), 0);
+        let of_object = self.known.range(first..).take_while(|((one, ..), _)| one == object);
+        let over = of_object.filter(|(id, _)| !kept.contains(id)).map(|(id, place)| (id.clone(), *place));
+        for (id, place) in over.collect::<Vec<_>>() {
+            self.known.remove(&id);
+            self.order.remove(&place);
+        }
     }
 }
 

@@ -114,7 +114,8 @@ async fn watches_status_lease_and_events_work_with_a_real_api_server() {
 
     let mut reporter = EventReporter::start(client.clone(), "test", Clock::system());
     let meta = &index.http_routes().get(&key).unwrap().meta;
-    reporter.report(ObjectEvent::about(ObjectKind::HttpRoute, meta, "UnsupportedValue", "rule 1".to_owned()));
+    let fault = ("UnsupportedValue".into(), "rule 1".to_owned());
+    reporter.report(ObjectEvent::about(ObjectKind::HttpRoute, meta, fault));
     let counters = std::sync::Arc::clone(reporter.counters());
     let written = async {
         while counters.written.load(std::sync::atomic::Ordering::Relaxed) == 0 {

@@ -9,8 +9,7 @@
 //!
 //! Leaves to others: each step (see `mod.rs`).
 
-use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::applied::{AppliedTranslation, Applier};
+use super::condition_events::PendingObjects;
 use super::data_plane::DataPlane;
 use super::endpoint_follower::{EndpointNews, follow_endpoints};
 use super::service_writer::ServiceWriter;
@@ -26,10 +26,10 @@ use super::text_checks::TextChecks;
 use super::wanted_status::{WantedObject, ingress_events, wanted_statuses};
 use crate::clock::Clock;
 use crate::kube::CONTROLLER_NAME;
-use crate::kube::events::{EventReporter, ObjectEvent};
+use crate::kube::events::{EventReporter, ObjectFaultNote};
 use crate::kube::index::{Change, Fact, Index, IndexEvent};
 use crate::kube::lease::{LeaseElection, LeaseSettings};
-use crate::kube::objects::{ObjectKey, ObjectKind};
+use crate::kube::objects::{Metadata, ObjectKey, ObjectKind};
 use crate::kube::status::{StatusQueue, StatusUpdate, WantedStatus, WriteTimes, compare_status, run_status_writer};
 use crate::kube::translate::{ServiceSettings, depends_on_endpoints, translate};
 use crate::kube::watch::{RunningWatches, WatchTimes, start_watches};
@@ -80,6 +80,7 @@ pub async fn run_controller(
         queue,
         reporter: events_of_objects,
         pending: PendingChange::default(),
+        beginning: PendingObjects::default(),
         is_leader: election.is_leader.clone(),
         has_endpoints: false,
     };
@@ -101,20 +102,13 @@ pub async fn run_controller(
             Ok(()) = applied.changed() => controller.compare_statuses(),
             Ok(()) = is_leader.changed() => controller.follow_leadership(*is_leader.borrow_and_update()),
             _ = compare.tick() => controller.compare_statuses(),
-            _ = retry.tick() => controller.write_services(),
+            _ = retry.tick() => controller.retry(),
         }
     }
     follower.abort();
     drop(tasks);
     election.release().await;
     writer.abort();
-}
-
-/// Annotations have no generation: an event with another note is another event.
-fn note_number(note: &str) -> i64 {
-    let mut hasher = DefaultHasher::new();
-    note.hash(&mut hasher);
-    hasher.finish().cast_signed()
 }
 
 /// What has changed since the last translation, and when it is due.
@@ -156,6 +150,7 @@ struct Controller {
     queue: StatusQueue,
     reporter: EventReporter,
     pending: PendingChange,
+    beginning: PendingObjects,
     is_leader: watch::Receiver<bool>,
     /// Whether the data plane has the endpoints of the first list.
     has_endpoints: bool,
@@ -218,24 +213,42 @@ impl Controller {
     fn compare_statuses(&mut self) {
         let Some(latest) = self.latest().filter(|_| *self.is_leader.borrow()) else { return };
         self.services.start_round(&latest.translation);
-        for (kind, key, wanted) in self.all_wanted(&latest) {
-            match self.difference(kind, &key, &wanted) {
+        let all = self.all_wanted(&latest);
+        for (kind, key, wanted) in &all {
+            match self.difference(*kind, key, wanted) {
                 Some(update) => self.queue.submit(update),
-                None => self.queue.forget(kind, &key),
+                None => self.queue.forget(*kind, key),
             }
         }
-        self.report_ingress_faults(&latest);
+        self.report_faults(&all, &latest);
     }
 
-    /// Reports the faults of Ingresses, which have no conditions: one event for each Ingress and reason.
-    fn report_ingress_faults(&mut self, latest: &AppliedTranslation) {
+    /// Reports what is not in order: the conditions of objects, and the faults of Ingresses, which have none.
+    fn report_faults(&mut self, all: &[WantedObject], latest: &AppliedTranslation) {
+        let now = Instant::now();
+        let mut of_ingresses: BTreeMap<ObjectKey, Vec<ObjectFaultNote>> = BTreeMap::new();
         for (key, reason, note) in ingress_events(latest) {
-            if let Some(fact) = self.index.ingresses().get(&key) {
-                let mut event = ObjectEvent::about(ObjectKind::Ingress, &fact.meta, reason, note);
-                event.generation = note_number(&event.note);
-                self.reporter.report(event);
+            of_ingresses.entry(key).or_default().push((reason.into(), note));
+        }
+        for wanted in all {
+            let (kind, key, _) = wanted;
+            let faults = match kind {
+                ObjectKind::Ingress => of_ingresses.remove(key).unwrap_or_default(),
+                _ => self.beginning.due_faults(wanted, now),
+            };
+            if let Some(meta) = metadata_of(&self.index, *kind, key) {
+                self.reporter.follow(*kind, meta, faults);
             }
         }
+        self.beginning.retain(all);
+    }
+
+    /// What is tried again from time to time.
+    fn retry(&mut self) {
+        if self.beginning.has_due(Instant::now()) {
+            return self.compare_statuses();
+        }
+        self.write_services();
     }
 
     /// The wanted statuses: those of the translation, and empty ones for routes that have no parent of ours any more.
@@ -277,5 +290,23 @@ impl Controller {
         now: jiff::Timestamp,
     ) -> Option<StatusUpdate> {
         compare_status(kind, fact, wanted, CONTROLLER_NAME, now)
+    }
+}
+
+/// The metadata of an object with a status.
+fn metadata_of<'i>(index: &'i Index, kind: ObjectKind, key: &ObjectKey) -> Option<&'i Metadata> {
+    fn meta<T>(fact: &Fact<T>) -> &Metadata {
+        &fact.meta
+    }
+    match kind {
+        ObjectKind::GatewayClass => index.gateway_classes().get(key).map(meta),
+        ObjectKind::Gateway => index.gateways().get(key).map(meta),
+        ObjectKind::ListenerSet => index.listener_sets().get(key).map(meta),
+        ObjectKind::HttpRoute => index.http_routes().get(key).map(meta),
+        ObjectKind::GrpcRoute => index.grpc_routes().get(key).map(meta),
+        ObjectKind::TlsRoute => index.tls_routes().get(key).map(meta),
+        ObjectKind::BackendTlsPolicy => index.backend_tls_policies().get(key).map(meta),
+        ObjectKind::Ingress => index.ingresses().get(key).map(meta),
+        _ => None,
     }
 }

@@ -12,6 +12,7 @@
 //! - starting and stopping the data plane (`app`).
 
 mod applied;
+mod condition_events;
 mod data_plane;
 mod endpoint_follower;
 mod event_loop;

@@ -5,9 +5,9 @@ use crate::kube::fake_api::{FakeAnswer, SeenRequests, fake_api};
 
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
-fn event(name: &str, generation: i64, reason: &'static str) -> ObjectEvent {
-    let (key, note) = (ObjectKey::new("apps", name), "ü".repeat(600));
-    ObjectEvent { kind: ObjectKind::HttpRoute, key, uid: "u".into(), generation, reason, note }
+fn event(name: &str, number: u8, reason: &'static str) -> ObjectEvent {
+    let (key, note) = (ObjectKey::new("apps", name), format!("{}{number}", "ü".repeat(600)));
+    ObjectEvent { kind: ObjectKind::HttpRoute, key, uid: "u".into(), reason: reason.into(), note }
 }
 
 async fn until(is_so: impl Fn() -> bool) {
@@ -26,7 +26,7 @@ fn seen(requests: &SeenRequests) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn event_is_written_once_for_each_object_generation_and_reason() {
+async fn event_is_written_once_for_each_object_reason_and_note() {
     let (client, requests) = fake_api(|_| FakeAnswer::ok(json!({})));
     let mut reporter = EventReporter::start(client, "pod-1", Clock::system());
     for _ in 0..3 {
@@ -78,10 +78,38 @@ async fn events_without_a_place_are_dropped_and_may_be_reported_again() {
 #[test]
 fn memory_of_events_is_bounded_and_forgets_the_oldest() {
     let mut remembered = RememberedEvents::default();
-    let id = |number: usize| (ObjectKind::Ingress, ObjectKey::new("n", &number.to_string()), 1, "Invalid");
+    let id = |number: usize| -> EventId {
+        ((ObjectKind::Ingress, ObjectKey::new("n", &number.to_string())), "Invalid".into(), 1)
+    };
     for number in 0..=REMEMBERED_MAX {
         remembered.insert(id(number));
     }
     assert_eq!((remembered.known.len(), remembered.order.len()), (REMEMBERED_MAX, REMEMBERED_MAX));
     assert!(!remembered.contains(&id(0)) && remembered.contains(&id(1)) && remembered.contains(&id(REMEMBERED_MAX)));
+}
+
+#[tokio::test]
+async fn fault_is_reported_when_it_begins_or_changes_and_not_while_it_stays() {
+    let (client, requests) = fake_api(|_| FakeAnswer::ok(json!({})));
+    let mut reporter = EventReporter::start(client, "pod-1", Clock::system());
+    let meta = Metadata { namespace: "apps".into(), name: "cart".into(), ..Metadata::default() };
+    let fault = |reason: &'static str, note: &str| (Cow::Borrowed(reason), note.to_owned());
+    let (first, other, second) = (fault("A", "one"), fault("B", "x"), fault("A", "two"));
+    for (faults, written) in [
+        (vec![first.clone(), other.clone()], 2),
+        (vec![first.clone(), other.clone()], 2), // at rest
+        (vec![second.clone(), other.clone()], 3),
+        (vec![other.clone()], 3), // one is over
+        (vec![second, other.clone()], 4),
+        (vec![], 4),
+        (vec![other], 5),
+    ] {
+        let meta_of_another = Metadata { name: "cartoon".into(), ..meta.clone() };
+        reporter.follow(ObjectKind::HttpRoute, &meta_of_another, vec![]);
+        reporter.follow(ObjectKind::HttpRoute, &meta, faults);
+        until(|| reporter.counters().written.load(Ordering::Relaxed) == written).await;
+        assert_eq!(seen(&requests).len() as u64, written);
+    }
+    let remembered = &reporter.remembered;
+    assert_eq!((remembered.known.len(), remembered.order.len()), (1, 1));
 }
