@@ -129,6 +129,9 @@ refused "service.loadBalancerSourceRanges: a Service of type ClusterIP" --set se
 
 shown '      terminationGracePeriodSeconds: 60'
 shown '      terminationGracePeriodSeconds: 375' --set shutdown.delay=1m --set shutdown.grace=5m
+shown '    resources: [services, configmaps, namespaces]' --set 'secretNamespaces[0]=shop'
+shown '            - --secret-namespace' --set 'secretNamespaces[0]=shop'
+refused "at '/secretNamespaces/0'" --set 'secretNamespaces[0]=Shop'
 shown '  externalTrafficPolicy: Cluster' --set service.externalTrafficPolicy=Cluster --set capacity.addressConnections=10000
 shown '  externalTrafficPolicy: Cluster' --set service.externalTrafficPolicy=Cluster --set 'proxyProtocol[0]=10.0.0.0/8'
 shown '      inFlight: 20000000' --set capacity.inFlight=20000000

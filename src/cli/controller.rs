@@ -10,7 +10,9 @@ use crate::clock::Clock;
 use crate::kube::controller::ControllerSettings;
 use crate::kube::lease::{LeaseSettings, LeaseTimes};
 use crate::kube::translate::ServiceSettings;
+use crate::kube::watch::WatchScope;
 
+use super::BadUsage;
 use super::serve::{ServeArgs, ServeSession};
 
 /// The environment variables that a pod gets by `fieldRef`.
@@ -31,6 +33,10 @@ pub struct ControllerArgs {
     /// The name of the Lease by which one of several gateways is chosen to write
     #[arg(long, value_name = "NAME", default_value = "tallygate-controller")]
     lease: String,
+    /// A namespace whose Secrets are watched; may be repeated. Without it those of the whole cluster are. Certificates and
+    /// authorities in Secrets of other namespaces are then not known
+    #[arg(long, value_name = "NAMESPACE")]
+    secret_namespace: Vec<String>,
 }
 
 /// Runs the gateway with the controller in one process.
@@ -39,7 +45,7 @@ pub fn controller(args: &ControllerArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn run(args: &ControllerArgs) -> anyhow::Result<ExitCode> {
-    let settings = settings(args);
+    let settings = settings(args)?;
     let mut session = ServeSession::install()?;
     let cluster = ClusterDocuments::default();
     let options = StartOptions {
@@ -57,12 +63,13 @@ fn run(args: &ControllerArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn settings(args: &ControllerArgs) -> ControllerSettings {
+fn settings(args: &ControllerArgs) -> Result<ControllerSettings, BadUsage> {
     let from_environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let namespace = args.namespace.clone().or_else(|| from_environment(POD_NAMESPACE));
     let namespace = namespace.unwrap_or_else(|| "default".to_owned());
     let pod = from_environment(POD_NAME).unwrap_or_else(|| "tallygate".to_owned());
-    ControllerSettings {
+    let scope = WatchScope::with_secrets_in(args.secret_namespace.iter().cloned());
+    Ok(ControllerSettings {
         services: ServiceSettings { namespace: namespace.clone(), proxy_protocol: args.proxy_protocol.clone() },
         lease: LeaseSettings {
             namespace,
@@ -70,5 +77,6 @@ fn settings(args: &ControllerArgs) -> ControllerSettings {
             identity: format!("{pod}_{:016x}", fastrand::u64(..)),
             times: LeaseTimes::default(),
         },
-    }
+        scope: scope.map_err(|why| BadUsage(format!("--secret-namespace: {why}")))?,
+    })
 }

@@ -68,9 +68,11 @@ impl ApiPath {
         format!("{}/{}", self.api.group, self.version)
     }
 
-    /// The path of the objects in all namespaces.
-    pub(crate) fn collection(&self) -> String {
-        format!("{}/{}", self.root(), self.api.plural)
+    /// The path of the objects in one namespace, or in all.
+    pub(crate) fn collection(&self, namespace: Option<&str>) -> String {
+        let (root, plural) = (self.root(), self.api.plural);
+        namespace
+            .map_or_else(|| format!("{root}/{plural}"), |namespace| format!("{root}/namespaces/{namespace}/{plural}"))
     }
 
     /// The path of the status of an object.

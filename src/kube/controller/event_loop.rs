@@ -32,7 +32,7 @@ use crate::kube::lease::{LeaseElection, LeaseSettings};
 use crate::kube::objects::{Metadata, ObjectKey, ObjectKind};
 use crate::kube::status::{StatusQueue, StatusUpdate, WantedStatus, WriteTimes, compare_status, run_status_writer};
 use crate::kube::translate::{ServiceSettings, depends_on_endpoints, translate};
-use crate::kube::watch::{RunningWatches, WatchTimes, start_watches};
+use crate::kube::watch::{RunningWatches, WatchScope, WatchTimes, start_scoped_watches};
 use crate::lifecycle::DrainWatcher;
 
 /// A burst of events has ended when none has come for this time.
@@ -51,6 +51,8 @@ pub struct ControllerSettings {
     pub services: ServiceSettings,
     /// The election of the gateway that writes.
     pub lease: LeaseSettings,
+    /// Where kinds are watched.
+    pub scope: WatchScope,
 }
 
 /// Follows the cluster until the drain begins. Then the lease is released.
@@ -65,8 +67,8 @@ pub async fn run_controller(
     let events_of_objects = EventReporter::start(client.clone(), &settings.lease.identity, clock.clone());
     let election = LeaseElection::start(client.clone(), settings.lease.clone(), clock.clone());
     let RunningWatches { mut events, endpoint_events, gauge: _, tasks } =
-        start_watches(&client, &ObjectKind::ALL, WatchTimes::default());
-    let index = Index::default();
+        start_scoped_watches(&client, (&ObjectKind::ALL, &settings.scope), WatchTimes::default());
+    let index = Index::with_secrets_in(settings.scope.secret_namespaces());
     let news = Arc::new(EndpointNews::default());
     let (endpoints, plane) = (index.endpoints().clone(), Arc::clone(&data_plane));
     let follower = tokio::spawn(follow_endpoints(endpoint_events, endpoints, plane, Arc::clone(&news)));

@@ -20,6 +20,7 @@ mod fact_store;
 mod kind_state;
 mod shared_endpoints;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde_json::Value;
@@ -55,6 +56,8 @@ pub struct Index {
     secrets: FactStore<Secret>,
     config_maps: FactStore<ConfigMap>,
     namespaces: FactStore<KubeNamespace>,
+    /// The namespaces whose Secrets are watched; empty for all.
+    secret_namespaces: BTreeSet<String>,
 }
 
 /// What the index does with a kind, whatever its type.
@@ -69,6 +72,16 @@ trait FactKeeper {
 }
 
 impl Index {
+    /// An index that is shown Secrets of these namespaces only; of all if there is none.
+    pub fn with_secrets_in(namespaces: &BTreeSet<String>) -> Self {
+        Self { secret_namespaces: namespaces.clone(), ..Self::default() }
+    }
+
+    /// Whether Secrets of this namespace would be known.
+    pub fn knows_secrets_of(&self, namespace: &str) -> bool {
+        self.secret_namespaces.is_empty() || self.secret_namespaces.contains(namespace)
+    }
+
     /// Takes an event of a watch.
     pub fn take(&mut self, event: IndexEvent) -> Change {
         match event {

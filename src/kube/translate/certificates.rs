@@ -85,7 +85,7 @@ pub(super) fn take_certificate(
     }
     let to = Referent { group, kind, namespace: namespace.as_deref(), name };
     let secret = check_permission(index, from, to)?;
-    let found = index.secrets().valid(&secret).ok_or_else(|| invalid(format!("there is no Secret {secret}")))?;
+    let found = index.secrets().valid(&secret).ok_or_else(|| invalid(missing_secret(index, &secret)))?;
     let entry = |entry: &str| {
         let missing = || invalid(format!("the Secret {secret} has no entry {entry}; use the type kubernetes.io/tls"));
         found.data.get(entry).cloned().ok_or_else(missing)
@@ -101,6 +101,18 @@ pub(super) fn take_certificate(
     texts.texts.0.insert(taken.certificate.clone(), certificate);
     texts.texts.0.insert(taken.key.clone(), key);
     Ok(taken)
+}
+
+/// Why a Secret is not known.
+fn missing_secret(index: &Index, secret: &ObjectKey) -> String {
+    if index.knows_secrets_of(&secret.namespace) {
+        return format!("there is no Secret {secret}");
+    }
+    format!(
+        "the Secret {secret} is not known: Secrets of the namespace {} are not watched. Add it to secretNamespaces of the \
+         chart, or as --secret-namespace",
+        secret.namespace
+    )
 }
 
 fn invalid(message: String) -> BrokenReference {
@@ -128,7 +140,10 @@ pub(super) fn take_authorities(
     let key = check_permission(index, from, to)?;
     let bad = |message: String| BrokenReference { reason: "InvalidCACertificateRef", message };
     let bytes = authorities_of(index, kind, &key);
-    let bytes = bytes.ok_or_else(|| bad(format!("there is no {kind} {key} with an entry {AUTHORITIES_ENTRY}")))?;
+    let bytes = bytes.ok_or_else(|| match &**kind {
+        "Secret" if !index.knows_secrets_of(&key.namespace) => bad(missing_secret(index, &key)),
+        _ => bad(format!("there is no {kind} {key} with an entry {AUTHORITIES_ENTRY}")),
+    })?;
     texts.check.check_authorities(&bytes).map_err(|why| bad(format!("{kind} {key}, {AUTHORITIES_ENTRY}: {why}")))?;
     let taken = names::memory_text(&kind.to_ascii_lowercase(), &key, AUTHORITIES_ENTRY);
     texts.texts.0.insert(taken.clone(), bytes);

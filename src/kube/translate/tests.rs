@@ -508,3 +508,22 @@ fn documents_are_a_valid_configuration() {
     );
     assert_eq!(translation.ingresses[0].faults.len(), 1, "{:?}", translation.ingresses);
 }
+
+#[test]
+fn secret_of_a_namespace_that_is_not_watched_is_told_from_a_missing_one() {
+    for (watched, expected) in [
+        (&[][..], "there is no Secret infra/tls"),
+        (&["infra", "shop"], "there is no Secret infra/tls"),
+        (&["shop"], "Secrets of the namespace infra are not watched. Add it to secretNamespaces"),
+    ] {
+        let watched = watched.iter().map(|namespace| (*namespace).to_owned()).collect();
+        let mut cluster = Cluster(Index::with_secrets_in(&watched));
+        cluster.add(ObjectKind::GatewayClass, "", "ours", json!({ "controllerName": CONTROLLER_NAME }));
+        let tls = json!({ "certificateRefs": [{ "name": "tls" }] });
+        cluster.gateway(json!([{ "name": "l", "port": 443, "protocol": "HTTPS", "tls": tls }]));
+        let translation = cluster.translated();
+        let conditions = &translation.gateways[0].listeners[0].conditions;
+        let resolved = conditions.iter().find(|one| one.kind == RESOLVED_REFS).expect("a condition");
+        assert!(!resolved.holds && resolved.message.contains(expected), "{}", resolved.message);
+    }
+}

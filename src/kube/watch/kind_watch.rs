@@ -27,7 +27,7 @@ use crate::kube::objects::ObjectKind;
 
 /// How many times the cluster must say that it does not serve a kind before known objects are given up: an API server
 /// that starts may not know all kinds yet.
-const MISSING_ANSWERS: u32 = 3;
+pub(crate) const MISSING_ANSWERS: u32 = 3;
 
 /// A watch that lived for this long was in order: the next fault has the first pause.
 const LIFE_IN_ORDER: Duration = Duration::from_secs(5);
@@ -48,6 +48,8 @@ pub struct WatchTimes {
     pub initial_silence: Duration,
     /// The first pause after a fault. It doubles up to 30 s.
     pub first_pause: Duration,
+    /// How many times the cluster must say that it does not serve a kind before the first list of it counts as empty.
+    pub first_missing_answers: u32,
 }
 
 impl Default for WatchTimes {
@@ -58,13 +60,25 @@ impl Default for WatchTimes {
             margin: Duration::from_secs(5),
             initial_silence: Duration::from_secs(30),
             first_pause: Duration::from_millis(800),
+            first_missing_answers: 1,
         }
     }
+}
+
+/// What a watch follows: a kind, in the whole cluster or in one namespace.
+#[derive(Clone, Debug)]
+pub(super) struct WatchPlace {
+    pub(super) kind: ObjectKind,
+    /// The number of the watch among those of its kind.
+    pub(super) part: usize,
+    pub(super) namespace: Option<String>,
 }
 
 /// The watch of one kind.
 pub(super) struct KindWatch {
     kind: ObjectKind,
+    part: usize,
+    namespace: Option<String>,
     client: Client,
     events: mpsc::Sender<IndexEvent>,
     gauge: Arc<WatchGauge>,
@@ -91,14 +105,14 @@ impl From<ApiFault> for StepEnd {
 
 impl KindWatch {
     pub(super) fn new(
-        kind: ObjectKind,
+        WatchPlace { kind, part, namespace }: WatchPlace,
         client: Client,
         events: mpsc::Sender<IndexEvent>,
         gauge: Arc<WatchGauge>,
         times: WatchTimes,
     ) -> Self {
         let pause = GrowingPause::starting_with(times.first_pause);
-        Self { kind, client, events, gauge, times, pause, streams_lists: true, missing_answers: 0 }
+        Self { kind, part, namespace, client, events, gauge, times, pause, streams_lists: true, missing_answers: 0 }
     }
 
     /// Runs until nobody takes events any more.
@@ -114,7 +128,11 @@ impl KindWatch {
     }
 
     async fn list_and_follow(&mut self) -> Result<Infallible, StepEnd> {
-        let listed = ListedKind { kind: self.kind, path: find_path(&self.client, self.kind).await? };
+        let listed = ListedKind {
+            kind: self.kind,
+            path: find_path(&self.client, self.kind).await?,
+            namespace: self.namespace.clone(),
+        };
         self.missing_answers = 0;
         let (mut version, mut stream) = self.list(&listed).await?;
         loop {
@@ -145,7 +163,7 @@ impl KindWatch {
         let mut next_page = None;
         loop {
             let page = listed.read_page(&self.client, next_page).await?;
-            self.gauge.note_contact(self.kind);
+            self.gauge.note_contact(self.place());
             for object in page.items.into_iter().flatten() {
                 self.send(IndexEvent::Apply(self.kind, object)).await?;
             }
@@ -162,7 +180,7 @@ impl KindWatch {
         self.send(IndexEvent::Begin(self.kind)).await?;
         loop {
             let event = next_event(&mut stream, self.times.initial_silence).await?;
-            self.gauge.note_contact(self.kind);
+            self.gauge.note_contact(self.place());
             match event {
                 Some(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
                     self.send(IndexEvent::Apply(self.kind, object)).await?;
@@ -191,7 +209,7 @@ impl KindWatch {
         };
         self.note_live();
         while let Some(event) = next_event(&mut stream, time + self.times.margin).await? {
-            self.gauge.note_contact(self.kind);
+            self.gauge.note_contact(self.place());
             self.pause.reset();
             match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
@@ -209,6 +227,17 @@ impl KindWatch {
         Ok(())
     }
 
+    /// What the watch needs: in one namespace a Role is enough.
+    fn access(&self) -> RequiredAccess {
+        let access = RequiredAccess::watch(self.kind);
+        if self.namespace.is_some() { RequiredAccess { role: "Role", ..access } } else { access }
+    }
+
+    /// The place in the gauge.
+    fn place(&self) -> (ObjectKind, usize) {
+        (self.kind, self.part)
+    }
+
     fn watch_time(&self) -> Duration {
         if self.kind == ObjectKind::EndpointSlice { self.times.endpoint_watch } else { self.times.watch }
     }
@@ -219,7 +248,7 @@ impl KindWatch {
 
     async fn complete(&self) -> Result<(), StepEnd> {
         self.send(IndexEvent::End(self.kind)).await?;
-        self.gauge.note_synced(self.kind);
+        self.gauge.note_synced(self.place());
         Ok(())
     }
 
@@ -228,8 +257,11 @@ impl KindWatch {
         if *fault != ApiFault::MissingApi {
             return Ok(());
         }
+        self.gauge.note_contact(self.place()); // it is an answer
         self.missing_answers = self.missing_answers.saturating_add(1);
-        if self.gauge.synced(self.kind) && self.missing_answers != MISSING_ANSWERS {
+        let is_first = !self.gauge.synced(self.kind);
+        let needed = if is_first { self.times.first_missing_answers } else { MISSING_ANSWERS };
+        if self.missing_answers != needed {
             return Ok(());
         }
         self.send(IndexEvent::Begin(self.kind)).await?;
@@ -237,8 +269,8 @@ impl KindWatch {
     }
 
     fn note_live(&self) {
-        self.gauge.note_contact(self.kind);
-        let before = self.gauge.note_state(self.kind, WatchState::Live);
+        self.gauge.note_contact(self.place());
+        let before = self.gauge.note_state(self.place(), WatchState::Live);
         if !matches!(before, WatchState::Live | WatchState::Starting) {
             tracing::info!(kind = %self.kind, "the watch of {} works again", self.kind);
         }
@@ -246,13 +278,14 @@ impl KindWatch {
 
     /// Logs a fault when it begins, and waits.
     async fn wait_after(&mut self, fault: &ApiFault) {
+        self.gauge.note_fault(self.place());
         let state = WatchState::of_fault(fault);
-        let is_new = self.gauge.note_state(self.kind, state) != state;
+        let is_new = self.gauge.note_state(self.place(), state) != state;
         match state {
             WatchState::Starting | WatchState::Live => {
-                tracing::info!(kind = %self.kind, "{}", fault.advice(&RequiredAccess::watch(self.kind)))
+                tracing::info!(kind = %self.kind, "{}", fault.advice(&self.access()))
             }
-            _ if is_new => tracing::warn!(kind = %self.kind, "{}", fault.advice(&RequiredAccess::watch(self.kind))),
+            _ if is_new => tracing::warn!(kind = %self.kind, "{}", fault.advice(&self.access())),
             _ => {}
         }
         sleep(self.pause.after_fault()).await;

@@ -68,6 +68,8 @@ pub(super) struct PagePosition {
 pub(super) struct ListedKind {
     pub(super) kind: ObjectKind,
     pub(super) path: ApiPath,
+    /// The namespace; `None` for the whole cluster.
+    pub(super) namespace: Option<String>,
 }
 
 impl ListedKind {
@@ -83,7 +85,7 @@ impl ListedKind {
             continue_token: page,
             ..ListParams::default()
         };
-        let request = Request::new(self.path.collection()).list(&params);
+        let request = Request::new(self.path.collection(self.namespace.as_deref())).list(&params);
         let request = request.map_err(|error| ApiFault::from(kube::Error::BuildRequest(error)))?;
         // The client would log the text of an answer that it cannot parse, and this may be Secrets.
         let text = timeout(PAGE_TIME, client.request_text(request)).await;
@@ -108,7 +110,8 @@ impl ListedKind {
             send_initial_events: version.is_none(),
             ..WatchParams::default()
         };
-        let request = Request::new(self.path.collection()).watch(&params, version.unwrap_or_default());
+        let request =
+            Request::new(self.path.collection(self.namespace.as_deref())).watch(&params, version.unwrap_or_default());
         let request = request.map_err(|error| ApiFault::from(kube::Error::BuildRequest(error)))?;
         let stream = timeout(OPEN_TIME, client.request_events::<Value>(request)).await;
         Ok(stream.map_err(|_| ApiFault::Silent)??.boxed())

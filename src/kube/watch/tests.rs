@@ -21,6 +21,7 @@ const TIMES: WatchTimes = WatchTimes {
     margin: Duration::from_millis(100),
     initial_silence: Duration::from_millis(200),
     first_pause: Duration::from_millis(5),
+    first_missing_answers: 1,
 };
 
 fn route(name: &str, version: u32) -> Value {
@@ -269,6 +270,25 @@ async fn missing_kind_is_an_empty_list_until_its_crd_is_there() {
 }
 
 #[tokio::test]
+async fn first_list_waits_for_a_kind_that_a_starting_server_does_not_know_yet() {
+    let discoveries = AtomicUsize::new(0);
+    let (client, seen) = fake_api(move |request| {
+        if discovery(request, "v1").is_none() {
+            return FakeAnswer::LinesThenSilence(vec![added(route("a", 1)), bookmark(3, true)]);
+        }
+        let is_starting = discoveries.fetch_add(1, Ordering::Relaxed) < 2 * 2; // two versions, twice
+        discovery(request, if is_starting { "none" } else { "v1" }).unwrap()
+    });
+    let times = WatchTimes { first_missing_answers: 3, ..TIMES };
+    let watches = start_watches(&client, &[Kind::HttpRoute], times);
+    let mut watched = Watched { watches, index: Index::default(), seen };
+    watched.until(|watched| watched.index.is_synced(Kind::HttpRoute)).await;
+    assert_eq!(watched.names(), ["a"], "the first whole list is not an empty one");
+    let health = watched.watches.gauge.health()[0];
+    assert_eq!((health.relists, health.faults), (0, 2));
+}
+
+#[tokio::test]
 async fn objects_of_a_kind_that_disappears_are_given_up_after_three_answers() {
     let discoveries = AtomicUsize::new(0);
     let (client, seen) = fake_api(move |request| {
@@ -328,4 +348,41 @@ async fn age_of_a_watch_grows_in_silence_and_watches_end_with_their_owner() {
     until(|| age(&watched) < Duration::from_millis(50)).await;
     drop(watched);
     until(|| sender.is_closed()).await;
+}
+
+#[tokio::test]
+async fn secrets_are_watched_in_the_namespaces_of_the_scope_alone() {
+    let (client, seen) = fake_api(move |request| {
+        let namespace = match request.path.as_str() {
+            "/api/v1/namespaces/a/secrets" => "a",
+            "/api/v1/namespaces/b/secrets" => "b",
+            other => panic!("{other} is not in the scope"),
+        };
+        if !request.is_streaming_list() {
+            return FakeAnswer::LinesThenSilence(vec![]);
+        }
+        let secret = json!({ "metadata": { "namespace": namespace, "name": "s", "resourceVersion": "1" } });
+        FakeAnswer::LinesThenSilence(vec![added(secret), bookmark(1, true)])
+    });
+    let scope = WatchScope::with_secrets_in(["a", "b"].map(str::to_owned)).unwrap();
+    let watches = start_scoped_watches(&client, (&[Kind::Secret], &scope), TIMES);
+    let mut watched = Watched { watches, index: Index::default(), seen };
+    watched.until(|watched| watched.index.is_synced(Kind::Secret)).await;
+    let names: Vec<_> = watched.index.secrets().iter().map(|(key, _)| key.to_string()).collect();
+    assert_eq!(names, ["a/s", "b/s"]);
+    until(|| watched.watches.gauge.all_synced()).await;
+}
+
+#[tokio::test]
+async fn namespace_without_a_permission_is_the_state_of_the_kind() {
+    let (client, _) = fake_api(move |request| match request.path.contains("/namespaces/a/") {
+        true if request.is_streaming_list() => FakeAnswer::LinesThenSilence(vec![bookmark(1, true)]),
+        true => FakeAnswer::LinesThenSilence(vec![]),
+        false => FakeAnswer::status(403, "Forbidden"),
+    });
+    let scope = WatchScope::with_secrets_in(["a", "b"].map(str::to_owned)).unwrap();
+    let watches = start_scoped_watches(&client, (&[Kind::Secret], &scope), TIMES);
+    until(|| watches.gauge.health()[0].state == WatchState::Forbidden && watches.gauge.health()[0].faults > 1).await;
+    assert!(!watches.gauge.synced(Kind::Secret));
+    assert!(WatchScope::with_secrets_in((0..=SECRET_NAMESPACES_MAX).map(|number| number.to_string())).is_err());
 }

@@ -59,6 +59,17 @@ impl WatchState {
         }
     }
 
+    /// The order from the best state to the worst.
+    fn severity(self) -> u8 {
+        match self {
+            Self::Live => 0,
+            Self::MissingApi => 1,
+            Self::Starting => 2,
+            Self::Forbidden => 3,
+            Self::Unreachable => 4,
+        }
+    }
+
     fn from_number(number: u8) -> Self {
         match number {
             1 => Self::Live,
@@ -74,7 +85,8 @@ impl WatchState {
 #[derive(Debug)]
 pub struct WatchGauge {
     start: Instant,
-    kinds: BTreeMap<ObjectKind, KindGauge>,
+    /// Of each kind its watches: one for the whole cluster, or one for each namespace.
+    kinds: BTreeMap<ObjectKind, Vec<KindGauge>>,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +95,15 @@ struct KindGauge {
     is_synced: AtomicBool,
     /// Milliseconds from the start to the last answer.
     contact: AtomicU64,
+    /// Whole lists.
+    lists: AtomicU64,
+    faults: AtomicU64,
+}
+
+impl KindGauge {
+    fn is_synced(&self) -> bool {
+        self.is_synced.load(Ordering::Acquire)
+    }
 }
 
 /// The state of one watch.
@@ -96,53 +117,78 @@ pub struct WatchHealth {
     pub is_synced: bool,
     /// The time since the last answer of the API server.
     pub age: Duration,
+    /// How often all objects were listed again.
+    pub relists: u64,
+    /// How often the watch had a fault.
+    pub faults: u64,
 }
 
 impl WatchGauge {
-    pub(super) fn new(kinds: &[ObjectKind]) -> Self {
-        let kinds = kinds.iter().map(|kind| (*kind, KindGauge::default())).collect();
+    /// A gauge for these kinds, each with the number of its watches.
+    pub(super) fn new(kinds: impl IntoIterator<Item = (ObjectKind, usize)>) -> Self {
+        let parts = |count| std::iter::repeat_with(KindGauge::default).take(count).collect();
+        let kinds = kinds.into_iter().map(|(kind, count)| (kind, parts(count))).collect();
         Self { start: Instant::now(), kinds }
     }
 
     /// Whether all objects of this kind were handed over once.
     pub fn synced(&self, kind: ObjectKind) -> bool {
-        self.kinds.get(&kind).is_some_and(|gauge| gauge.is_synced.load(Ordering::Acquire))
+        self.kinds.get(&kind).is_some_and(|parts| parts.iter().all(KindGauge::is_synced))
     }
 
     /// Whether all objects of all kinds were handed over once.
     pub fn all_synced(&self) -> bool {
-        self.kinds.values().all(|gauge| gauge.is_synced.load(Ordering::Acquire))
+        self.kinds.values().flatten().all(KindGauge::is_synced)
     }
 
-    /// The state of each watch.
+    /// The state of the watches of each kind: of several the worst.
     pub fn health(&self) -> Vec<WatchHealth> {
         let now = self.now();
-        let health = self.kinds.iter().map(|(kind, gauge)| WatchHealth {
-            kind: *kind,
-            state: WatchState::from_number(gauge.state.load(Ordering::Relaxed)),
-            is_synced: gauge.is_synced.load(Ordering::Acquire),
-            age: Duration::from_millis(now.saturating_sub(gauge.contact.load(Ordering::Relaxed))),
+        let health = self.kinds.iter().map(|(kind, parts)| {
+            let sum = |read: fn(&KindGauge) -> u64| parts.iter().map(read).sum();
+            let contact = parts.iter().map(|part| part.contact.load(Ordering::Relaxed)).min().unwrap_or_default();
+            let states = parts.iter().map(|part| WatchState::from_number(part.state.load(Ordering::Relaxed)));
+            WatchHealth {
+                kind: *kind,
+                state: states.max_by_key(|state| state.severity()).unwrap_or(WatchState::Starting),
+                is_synced: parts.iter().all(KindGauge::is_synced),
+                age: Duration::from_millis(now.saturating_sub(contact)),
+                relists: sum(|part| part.lists.load(Ordering::Relaxed).saturating_sub(1)),
+                faults: sum(|part| part.faults.load(Ordering::Relaxed)),
+            }
         });
         health.collect()
     }
 
     /// Notes an answer of the API server.
-    pub(super) fn note_contact(&self, kind: ObjectKind) {
-        if let Some(gauge) = self.kinds.get(&kind) {
+    pub(super) fn note_contact(&self, place: (ObjectKind, usize)) {
+        if let Some(gauge) = self.part(place) {
             gauge.contact.store(self.now(), Ordering::Relaxed);
         }
     }
 
     /// Notes a state. Returns the one before.
-    pub(super) fn note_state(&self, kind: ObjectKind, state: WatchState) -> WatchState {
-        let before = self.kinds.get(&kind).map(|gauge| gauge.state.swap(state as u8, Ordering::Relaxed));
+    pub(super) fn note_state(&self, place: (ObjectKind, usize), state: WatchState) -> WatchState {
+        let before = self.part(place).map(|gauge| gauge.state.swap(state as u8, Ordering::Relaxed));
         WatchState::from_number(before.unwrap_or_default())
     }
 
-    pub(super) fn note_synced(&self, kind: ObjectKind) {
-        if let Some(gauge) = self.kinds.get(&kind) {
+    pub(super) fn note_fault(&self, place: (ObjectKind, usize)) {
+        if let Some(gauge) = self.part(place) {
+            gauge.faults.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes a whole list.
+    pub(super) fn note_synced(&self, place: (ObjectKind, usize)) {
+        if let Some(gauge) = self.part(place) {
+            gauge.lists.fetch_add(1, Ordering::Relaxed);
             gauge.is_synced.store(true, Ordering::Release);
         }
+    }
+
+    fn part(&self, (kind, part): (ObjectKind, usize)) -> Option<&KindGauge> {
+        self.kinds.get(&kind)?.get(part)
     }
 
     fn now(&self) -> u64 {
