@@ -166,6 +166,7 @@ mod tests {
             excluded: Vec::new(),
             changes: None,
             rejected: Some(RejectedConfig { version: "ba9876543210".to_owned(), at, problems: vec![problem] }),
+            last_good: None,
         };
         let shown: serde_json::Value = serde_json::from_str(&text(config_response(&status)).await).expect("JSON");
         assert_eq!(

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::config::{ConfigProblems, ExcludedSource, MemoryDocument, MemoryDocuments, SharedDocuments};
 use crate::identity::MemoryTexts;
-use crate::kube::controller::DataPlane;
+use crate::kube::controller::{ControllerGauge, DataPlane};
 use crate::kube::objects::ObjectKey;
 use crate::kube::translate::MemoryTextMap;
 use crate::lifecycle::{Readiness, ReadinessBlock};
@@ -32,6 +32,8 @@ use super::snapshot_publisher::SnapshotPublisher;
 pub struct ClusterDocuments {
     pub(crate) documents: SharedDocuments,
     pub(crate) texts: MemoryTexts,
+    /// What the controller counts.
+    pub(crate) gauge: Arc<ControllerGauge>,
 }
 
 /// The data plane of this process.
@@ -55,6 +57,11 @@ impl ClusterDataPlane {
     ) -> Self {
         let unready = Mutex::new(Some(ready.block("the first configuration of the cluster")));
         Self { cluster, reload, live, publisher, status, parsed: Mutex::default(), unready }
+    }
+
+    /// What the controller of this data plane counts.
+    pub(crate) fn gauge(&self) -> Arc<ControllerGauge> {
+        Arc::clone(&self.cluster.gauge)
     }
 
     /// The documents as the loader takes them. Those that cannot be read are among them, with their problems.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::identity::ServerTls;
+use crate::kube::controller::ControllerGauge;
 use crate::ledger::LedgerReader;
 use crate::lifecycle::Readiness;
 use crate::model::{CalendarOffset, Name};
@@ -39,4 +40,6 @@ pub(crate) struct SharedComponents {
     pub(crate) live: LiveListeners,
     pub(crate) reader: LedgerReader,
     pub(crate) ready: Readiness,
+    /// What the Kubernetes controller counts; `None` without one.
+    pub(crate) cluster: Option<Arc<ControllerGauge>>,
 }

@@ -156,9 +156,16 @@ fn view_source(components: SharedComponents, status: Arc<ArcSwap<ConfigStatus>>,
             limits: department_limits(&snapshot, series),
             expiries: all_expiries(&components),
             accepts_expired_crl: accepts_expired_crl(&components),
-            config: ConfigStatus::clone(&status.load()),
+            config: config_status(&components, &status),
+            cluster: components.cluster.as_ref().map(|cluster| cluster.view()),
         }
     })
+}
+
+/// The status of the configuration, with what the controller knows about it.
+fn config_status(components: &SharedComponents, status: &ArcSwap<ConfigStatus>) -> ConfigStatus {
+    let last_good = components.cluster.as_ref().and_then(|cluster| cluster.served_last_good());
+    ConfigStatus { last_good, ..ConfigStatus::clone(&status.load()) }
 }
 
 /// The limits of the first `most` departments that have any.

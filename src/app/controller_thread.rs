@@ -33,7 +33,8 @@ impl ControllerThread {
         let client = runtime.block_on(connect())?;
         let (trigger, watcher) = drain();
         let thread = std::thread::Builder::new().name("controller-main".to_owned()).spawn(move || {
-            runtime.block_on(run_controller(client, settings, (Arc::new(data_plane), clock), watcher));
+            let gauge = data_plane.gauge();
+            runtime.block_on(run_controller(client, settings, (Arc::new(data_plane), gauge, clock), watcher));
             runtime.shutdown_background(); // a reload that is still waited for ends with the data plane
         })?;
         Ok(Self { drain: trigger, thread })

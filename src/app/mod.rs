@@ -107,6 +107,7 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
     let StartOptions { config, clock, cluster } = start;
     let numbers = NameInterner::default();
     let mut loader = ConfigLoader::with_pem_source(&config, clock.clone(), pem_source);
+    let gauge = cluster.as_ref().map(|cluster| Arc::clone(&cluster.gauge));
     if let Some(ClusterDocuments { documents, .. }) = cluster {
         loader = loader.with_documents(documents);
     }
@@ -120,7 +121,8 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
     let (ledger, seeds) = Ledger::open(ledger_settings, clock.clone(), Box::new(exit_on_storage_failure))?;
 
     let starting = ready.block("the start");
-    let components = shared_components(&configuration, ledger.reader(), &ready, clock);
+    let components =
+        SharedComponents { cluster: gauge, ..shared_components(&configuration, ledger.reader(), &ready, clock) };
     components.traffic.limiters.enforce(snapshot);
     restore_quotas(&components, snapshot)?;
     components.reader.update_department_names(department_names(snapshot));
@@ -147,10 +149,10 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
     let reloader = ConfigReloader::new((source, control), (settings.clone(), excluded.clone()), components.clone());
     reload::log_excluded_changes(&[], excluded);
     let (status, departure) = (reloader.status(), components.traffic.departure.clone());
+    let telemetry = Arc::clone(&components.traffic.telemetry);
     let reloading = (reloader, settings.capacity.series);
     let (live, publisher) = (components.live.clone(), Arc::clone(&components.publisher));
     live.publish(addresses); // before the first reload
-    let telemetry = Arc::clone(&components.traffic.telemetry);
     let control = ControlThread::start(components, listeners, (activation, requests), reloading)?;
     drop(starting);
     let limits = settings.shutdown;
@@ -198,6 +200,7 @@ fn shared_components(
         live: LiveListeners::default(),
         ready: ready.clone(),
         calendar: settings.calendar,
+        cluster: None,
     }
 }
 

@@ -126,8 +126,15 @@ impl ConfigReloader {
             since: components.traffic.clock.wall(),
         };
         let weakened = insecure_settings(&components);
-        let status =
-            ConfigStatus { live, weakened, restart_needed: Vec::new(), excluded, changes: None, rejected: None };
+        let status = ConfigStatus {
+            live,
+            weakened,
+            restart_needed: Vec::new(),
+            excluded,
+            changes: None,
+            rejected: None,
+            last_good: None,
+        };
         let status = Arc::new(ArcSwap::from_pointee(status));
         let live_settings = settings.clone();
         Self { source, listeners, settings, live_settings, components, status }
@@ -267,7 +274,9 @@ impl ConfigReloader {
         // A file change and a SIGHUP for it are two reloads. The second one must not hide the changes of the first.
         let changes =
             Some(changes).filter(|changes| !changes.is_empty()).or_else(|| self.status.load().changes.clone());
-        self.status.store(Arc::new(ConfigStatus { live, weakened, restart_needed, excluded, changes, rejected: None }));
+        let (rejected, last_good) = (None, None); // the controller adds the latter
+        let status = ConfigStatus { live, weakened, restart_needed, excluded, changes, rejected, last_good };
+        self.status.store(Arc::new(status));
     }
 
     fn reject(&self, problems: &ConfigProblems) {

@@ -11,6 +11,7 @@ use super::family_spec::FamilySpec;
 
 const COMMAND_LABELS: &[&str] = &["department", "subsystem", "command"];
 const SUBSYSTEM_LABELS: &[&str] = &["department", "subsystem"];
+const KIND_LABELS: &[&str] = &["kind"];
 const UPSTREAM_LABELS: &[&str] = &["subsystem", "upstream"];
 
 // Counted by the ledger. These counters continue over restarts.
@@ -206,6 +207,83 @@ pub(crate) const CONFIG_RESTART: FamilySpec = FamilySpec::gauge(
 pub(crate) const BUILD_INFO: FamilySpec =
     FamilySpec::gauge("tallygate_build_info", &["version"], "The version of the program; always 1.");
 
+// Of a Kubernetes controller. The label `kind` has the kinds that it watches.
+
+pub(crate) const KUBE_OBJECTS: FamilySpec =
+    FamilySpec::gauge("tallygate_kube_objects", KIND_LABELS, "Objects that the controller knows.");
+pub(crate) const KUBE_WATCH_SYNCED: FamilySpec =
+    FamilySpec::gauge("tallygate_kube_watch_synced", KIND_LABELS, "1 once all objects of a kind were listed, else 0.");
+pub(crate) const KUBE_WATCH_STATE: FamilySpec = FamilySpec::gauge(
+    "tallygate_kube_watch_state",
+    &["kind", "state"],
+    "1 for the state of a watch: starting, live, missing_api, forbidden, unreachable.",
+);
+pub(crate) const KUBE_WATCH_AGE: FamilySpec = FamilySpec::gauge(
+    "tallygate_kube_watch_age_seconds",
+    KIND_LABELS,
+    "Time since the API server last said anything about a kind.",
+);
+pub(crate) const KUBE_WATCH_RESTARTS: FamilySpec = FamilySpec::counter(
+    "tallygate_kube_watch_restarts_total",
+    KIND_LABELS,
+    "Lists of all objects of a kind after the first one.",
+);
+pub(crate) const KUBE_WATCH_ERRORS: FamilySpec =
+    FamilySpec::counter("tallygate_kube_watch_errors_total", KIND_LABELS, "Faults of a watch.");
+pub(crate) const KUBE_EXCLUDED: FamilySpec = FamilySpec::gauge(
+    "tallygate_kube_excluded_objects",
+    KIND_LABELS,
+    "Documents of objects that the live configuration leaves out; those of files under the kind file.",
+);
+pub(crate) const KUBE_LEADER: FamilySpec =
+    FamilySpec::gauge("tallygate_kube_leader", &[], "1 if this process writes statuses and events, else 0.");
+pub(crate) const KUBE_TRANSLATIONS: FamilySpec =
+    FamilySpec::counter("tallygate_kube_translations_total", &[], "Translations of the objects to a configuration.");
+pub(crate) const KUBE_TRANSLATION_TIME: FamilySpec =
+    FamilySpec::counter("tallygate_kube_translation_seconds_total", &[], "Time that translations took, in seconds.");
+pub(crate) const KUBE_APPLIES: FamilySpec = FamilySpec::counter(
+    "tallygate_kube_applies_total",
+    &["result"],
+    "Configurations handed to the data plane, by result: live, rejected.",
+);
+pub(crate) const KUBE_APPLY_TIME: FamilySpec = FamilySpec::counter(
+    "tallygate_kube_apply_seconds_total",
+    &[],
+    "Time until configurations were live or rejected, in seconds.",
+);
+pub(crate) const KUBE_STATUS_WRITES: FamilySpec = FamilySpec::counter(
+    "tallygate_kube_status_writes_total",
+    &["result"],
+    "Writes of statuses, by result: written, conflict, failed, dropped.",
+);
+pub(crate) const KUBE_STATUS_WAITING: FamilySpec =
+    FamilySpec::gauge("tallygate_kube_statuses_waiting", &[], "Statuses that wait to be written.");
+pub(crate) const KUBE_EVENTS: FamilySpec = FamilySpec::counter(
+    "tallygate_kube_events_total",
+    &["result"],
+    "Events about objects that are not in order, by result: written, dropped.",
+);
+pub(crate) const KUBE_ANNOTATIONS: FamilySpec = FamilySpec::gauge(
+    "tallygate_kube_ingress_annotations",
+    &["verdict"],
+    "Annotations of ingress-nginx at Ingresses of this controller, by verdict: taken, differs, lost, unknown.",
+);
+pub(crate) const KUBE_LAST_GOOD_SERVED: FamilySpec = FamilySpec::gauge(
+    "tallygate_kube_last_good_served",
+    &[],
+    "1 while the last good configuration of the disk is served, because the cluster's own is not known yet, else 0.",
+);
+pub(crate) const KUBE_LAST_GOOD_AGE: FamilySpec = FamilySpec::gauge(
+    "tallygate_kube_last_good_age_seconds",
+    &[],
+    "Time since the last good configuration was written, while it is served; absent otherwise.",
+);
+pub(crate) const KUBE_LAST_GOOD_WRITTEN: FamilySpec = FamilySpec::gauge(
+    "tallygate_kube_last_good_written_timestamp_seconds",
+    &[],
+    "When this process last wrote the last good configuration, in Unix time; absent before that.",
+);
+
 // The process metrics that every Prometheus exporter shows.
 
 pub(crate) const PROCESS_CPU: FamilySpec =
@@ -224,7 +302,7 @@ pub(crate) const PROCESS_START: FamilySpec =
 
 /// All families, for tests of properties that every family must have.
 #[cfg(test)]
-pub(crate) const ALL_FAMILIES: [&FamilySpec; 46] = [
+pub(crate) const ALL_FAMILIES: [&FamilySpec; 67] = [
     &COMMANDS,
     &COMMAND_UNITS,
     &REQUEST_BYTES,
@@ -262,7 +340,28 @@ pub(crate) const ALL_FAMILIES: [&FamilySpec; 46] = [
     &EXPIRED_LISTS_ACCEPTED,
     &CONFIG_INFO,
     &CONFIG_REJECTED,
+    &CONFIG_EXCLUDED,
+    &MIRRORED,
     &CONFIG_RESTART,
+    &KUBE_OBJECTS,
+    &KUBE_WATCH_SYNCED,
+    &KUBE_WATCH_STATE,
+    &KUBE_WATCH_AGE,
+    &KUBE_WATCH_RESTARTS,
+    &KUBE_WATCH_ERRORS,
+    &KUBE_EXCLUDED,
+    &KUBE_LEADER,
+    &KUBE_TRANSLATIONS,
+    &KUBE_TRANSLATION_TIME,
+    &KUBE_APPLIES,
+    &KUBE_APPLY_TIME,
+    &KUBE_STATUS_WRITES,
+    &KUBE_STATUS_WAITING,
+    &KUBE_EVENTS,
+    &KUBE_ANNOTATIONS,
+    &KUBE_LAST_GOOD_SERVED,
+    &KUBE_LAST_GOOD_AGE,
+    &KUBE_LAST_GOOD_WRITTEN,
     &BUILD_INFO,
     &PROCESS_CPU,
     &PROCESS_MEMORY,

@@ -10,6 +10,8 @@
 //! Telemetry makes no decisions and holds no authoritative state of its own.
 
 mod caller_certificates;
+mod cluster_families;
+mod cluster_view;
 mod config_changes;
 mod counters;
 mod family_spec;
@@ -35,6 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::model::Name;
 
 pub use caller_certificates::CallersSeen;
+pub use cluster_view::{ClusterView, KindView, LastGoodView, ServedLastGood, WorkTotals};
 pub use config_changes::{ChangedItems, ConfigChanges, ListenerChanges, NameList};
 pub use counters::{EventCounter, LevelGauge};
 pub use recorder::WorkerRecorder;

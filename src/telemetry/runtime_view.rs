@@ -6,6 +6,7 @@ use crate::config::{ConfigProblem, ExcludedSource, PendingSetting};
 use crate::identity::ExpiringItem;
 use crate::model::{CalendarOffset, Month, Name, TrafficLimits, Window};
 
+use super::cluster_view::{ClusterView, ServedLastGood};
 use super::config_changes::ConfigChanges;
 
 /// The input of a scrape beside the ledger and the measurements. A view is built for each scrape.
@@ -29,6 +30,8 @@ pub struct RuntimeView {
     pub accepts_expired_crl: Vec<Name>,
     /// The live configuration and the last rejected one.
     pub config: ConfigStatus,
+    /// The Kubernetes controller; `None` without one.
+    pub cluster: Option<ClusterView>,
 }
 
 impl RuntimeView {
@@ -99,6 +102,9 @@ pub struct ConfigStatus {
     pub changes: Option<ConfigChanges>,
     /// The last reload, if it was rejected; `None` after a successful reload.
     pub rejected: Option<RejectedConfig>,
+    /// The last good configuration of the disk, while it is served because the cluster's own is not known yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_good: Option<ServedLastGood>,
 }
 
 /// The configuration that serves traffic.

@@ -50,6 +50,7 @@ impl Telemetry {
         page.add_families(snapshot.sync_families())?;
         page.add_families(snapshot.telemetry.runtime_families())?;
         page.add_families(snapshot.config_families())?;
+        page.add_families(snapshot.cluster_families())?;
         page.add_families(ProcessMetrics::read_kernel().families())?;
         Ok(page.into_text())
     }
@@ -153,6 +154,12 @@ impl ScrapeSnapshot<'_> {
         ]
     }
 
+    /// The families of the Kubernetes controller, if there is one.
+    fn cluster_families(&self) -> Vec<MetricFamily> {
+        let view = &self.scrape.view;
+        view.cluster.as_ref().map(|cluster| cluster.families(&view.config, view.now)).unwrap_or_default()
+    }
+
     /// The earliest expiry for each pair of role and name. Two listeners with one authority share such a pair.
     fn expiry_samples(&self) -> Vec<MetricSample<2>> {
         let mut earliest: BTreeMap<[String; 2], Timestamp> = BTreeMap::new();
@@ -232,7 +239,9 @@ mod tests {
                 excluded: vec![],
                 changes: None,
                 rejected: None,
+                last_good: None,
             },
+            cluster: None,
         }
     }
 

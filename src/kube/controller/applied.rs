@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use super::controller_gauge::ControllerGauge;
 use super::data_plane::{AppliedConfig, DataPlane};
 use crate::kube::translate::Translation;
 use crate::model::hex_text;
@@ -34,19 +36,20 @@ pub(super) struct Applier {
 
 impl Applier {
     /// Starts the task that applies. It ends when this is dropped.
-    pub(super) fn start(data_plane: Arc<dyn DataPlane>) -> Self {
+    pub(super) fn start(data_plane: Arc<dyn DataPlane>, gauge: Arc<ControllerGauge>) -> Self {
         let (waiting, mut newest) = watch::channel(None::<Arc<Translation>>);
         let (done, applied) = watch::channel(None);
         tokio::spawn(async move {
             let mut last: Option<(String, AppliedConfig)> = None;
             while newest.changed().await.is_ok() {
                 let Some(translation) = newest.borrow_and_update().clone() else { continue };
-                let (plane, before) = (Arc::clone(&data_plane), last.take());
+                let (plane, before, begun) = (Arc::clone(&data_plane), last.take(), Instant::now());
                 let work = tokio::task::spawn_blocking(move || {
                     let now = apply(&*plane, &translation, before);
                     (translation, now)
                 });
                 let Ok((translation, (version, config))) = work.await else { return };
+                gauge.note_applied(config.rejected.is_none(), begun.elapsed());
                 last = Some((version, config.clone()));
                 done.send_replace(Some(Arc::new(AppliedTranslation { translation, config })));
             }

@@ -19,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::applied::{AppliedTranslation, Applier};
 use super::condition_events::PendingObjects;
+use super::controller_gauge::{ControllerGauge, GaugeSources};
 use super::data_plane::DataPlane;
 use super::endpoint_follower::{EndpointNews, follow_endpoints};
 use super::service_writer::ServiceWriter;
@@ -59,15 +60,20 @@ pub struct ControllerSettings {
 pub async fn run_controller(
     client: Client,
     settings: ControllerSettings,
-    (data_plane, clock): (Arc<dyn DataPlane>, Clock),
+    (data_plane, gauge, clock): (Arc<dyn DataPlane>, Arc<ControllerGauge>, Clock),
     mut drain: DrainWatcher,
 ) {
     let queue = StatusQueue::default();
     let writer = tokio::spawn(run_status_writer(client.clone(), queue.clone(), WriteTimes::default()));
     let events_of_objects = EventReporter::start(client.clone(), &settings.lease.identity, clock.clone());
     let election = LeaseElection::start(client.clone(), settings.lease.clone(), clock.clone());
-    let RunningWatches { mut events, endpoint_events, gauge: _, tasks } =
+    let RunningWatches { mut events, endpoint_events, gauge: watches, tasks } =
         start_scoped_watches(&client, (&ObjectKind::ALL, &settings.scope), WatchTimes::default());
+    gauge.set_sources(GaugeSources {
+        watches,
+        statuses: queue.clone(),
+        events: Arc::clone(events_of_objects.counters()),
+    });
     let index = Index::with_secrets_in(settings.scope.secret_namespaces());
     let news = Arc::new(EndpointNews::default());
     let (endpoints, plane) = (index.endpoints().clone(), Arc::clone(&data_plane));
@@ -77,7 +83,8 @@ pub async fn run_controller(
         settings: settings.services,
         checks: TextChecks::new(clock.clone()),
         clock,
-        applier: Applier::start(data_plane),
+        applier: Applier::start(data_plane, Arc::clone(&gauge)),
+        gauge: Arc::clone(&gauge),
         services: ServiceWriter::new(client),
         queue,
         reporter: events_of_objects,
@@ -144,6 +151,7 @@ impl PendingChange {
 
 struct Controller {
     index: Index,
+    gauge: Arc<ControllerGauge>,
     settings: ServiceSettings,
     checks: TextChecks,
     clock: Clock,
@@ -160,8 +168,9 @@ struct Controller {
 
 impl Controller {
     fn take(&mut self, event: IndexEvent) {
-        let is_end = matches!(event, IndexEvent::End(_));
+        let (kind, is_end) = (event.kind(), matches!(event, IndexEvent::End(_)));
         let mut change = self.index.take(event);
+        self.gauge.note_objects(kind, &self.index);
         // The end of the last list is the first picture, although it changes no fact.
         change.facts |= is_end && self.is_synced();
         self.pending.add(change);
@@ -186,7 +195,10 @@ impl Controller {
             return; // the end of the last list adds a change
         }
         if change.facts {
-            self.applier.submit(translate(&self.index, &self.settings, &self.checks));
+            let begun = Instant::now();
+            let translation = translate(&self.index, &self.settings, &self.checks);
+            self.gauge.note_translation(&translation, begun.elapsed());
+            self.applier.submit(translation);
         } else if change.shown {
             self.compare_statuses();
         }
@@ -194,6 +206,7 @@ impl Controller {
 
     fn follow_leadership(&mut self, is_leader: bool) {
         tracing::info!(is_leader, "leadership of the controller");
+        self.gauge.note_leadership(is_leader);
         self.queue.set_leader(is_leader);
         if is_leader {
             self.compare_statuses();

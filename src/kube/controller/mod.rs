@@ -13,6 +13,7 @@
 
 mod applied;
 mod condition_events;
+mod controller_gauge;
 mod data_plane;
 mod endpoint_follower;
 mod event_loop;
@@ -21,5 +22,6 @@ mod service_writer;
 mod text_checks;
 mod wanted_status;
 
+pub use self::controller_gauge::ControllerGauge;
 pub use self::data_plane::{AppliedConfig, DataPlane};
 pub use self::event_loop::{ControllerSettings, run_controller};

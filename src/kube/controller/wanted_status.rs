@@ -359,7 +359,12 @@ mod tests {
         let faults = [("A", "one"), ("B", "two"), ("A", "three")].map(|(reason, why)| (reason, why.to_owned()));
         let key = ObjectKey::new("shop", "cart");
         let document = Some("Ingress shop/cart".to_owned());
-        let ingress = crate::kube::translate::IngressOutcome { key: key.clone(), document, faults: faults.into() };
+        let ingress = crate::kube::translate::IngressOutcome {
+            key: key.clone(),
+            document,
+            faults: faults.into(),
+            annotations: crate::kube::translate::AnnotationCounts::default(),
+        };
         let translation = std::sync::Arc::new(Translation { ingresses: vec![ingress], ..Translation::default() });
         let events = |config| {
             let latest = AppliedTranslation { translation: std::sync::Arc::clone(&translation), config };

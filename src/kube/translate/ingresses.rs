@@ -19,8 +19,8 @@ use super::certificates::{CertificateTexts, CertificateUse, TextCollector, take_
 use super::ingress_listeners::{DEPARTMENT, HTTP_LISTENER, HTTPS_LISTENER, IngressHosts};
 use super::names;
 use super::nginx::{
-    CLIENT_AUTH_FIELDS, CanaryPlan, FindingVerdict, HttpsScope, NginxPlan, PathPlan, UpstreamPlan, held_paths,
-    read_annotations,
+    AnnotationCounts, CLIENT_AUTH_FIELDS, CanaryPlan, FindingVerdict, HttpsScope, NginxPlan, PathPlan, UpstreamPlan,
+    held_paths, read_annotations,
 };
 use super::references::Referrer;
 use super::services::{ServiceSettings, ingress_service};
@@ -53,6 +53,8 @@ pub struct IngressOutcome {
     pub document: Option<String>,
     /// Its faults: a reason, and a sentence.
     pub faults: Vec<(&'static str, String)>,
+    /// Its annotations of ingress-nginx, by what becomes of them.
+    pub annotations: AnnotationCounts,
 }
 
 /// The translation of all Ingresses.
@@ -161,7 +163,8 @@ pub(super) fn translate_ingresses(
             let message = "no other Ingress of this namespace has the host and the path of this canary".to_owned();
             all.push(("NoMainIngress", message));
         }
-        IngressOutcome { key: plan.key.clone(), document, faults: all }
+        let annotations = AnnotationCounts::of(&plan.nginx.findings);
+        IngressOutcome { key: plan.key.clone(), document, faults: all, annotations }
     });
     IngressTranslation { outcomes: outcomes.collect(), documents }
 }

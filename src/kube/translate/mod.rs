@@ -31,6 +31,7 @@ pub use self::backend_tls::PolicyOutcome;
 pub use self::certificates::{MemoryTextMap, TextCheck};
 pub use self::condition::{ACCEPTED, CONFLICTED, Condition, PROGRAMMED, RESOLVED_REFS};
 pub use self::ingresses::IngressOutcome;
+pub use self::nginx::AnnotationCounts;
 pub use self::routes::RouteOutcome;
 pub use self::services::{ServicePlan, ServiceSettings, TARGET_PORTS, depends_on_endpoints};
 

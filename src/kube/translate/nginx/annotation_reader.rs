@@ -36,6 +36,9 @@ impl FindingVerdict {
     }
 }
 
+/// The sentence about an annotation of which nothing is known begins so.
+pub(super) const UNKNOWN_ANNOTATION: &str = "this annotation is unknown";
+
 /// What becomes of one annotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NginxFinding {
@@ -49,6 +52,50 @@ pub struct NginxFinding {
     pub refuses: bool,
     /// How and why, in one sentence.
     pub sentence: String,
+}
+
+/// How many annotations there are, by what becomes of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AnnotationCounts {
+    /// The same effect.
+    pub taken: u64,
+    /// A similar effect.
+    pub differs: u64,
+    /// Known, and without an effect.
+    pub lost: u64,
+    /// Not known.
+    pub unknown: u64,
+}
+
+impl AnnotationCounts {
+    /// Counts findings.
+    pub(in crate::kube::translate) fn of(findings: &[NginxFinding]) -> Self {
+        let mut counts = Self::default();
+        for finding in findings {
+            *match finding.verdict {
+                _ if finding.is_unknown() => &mut counts.unknown,
+                FindingVerdict::Taken => &mut counts.taken,
+                FindingVerdict::Differs => &mut counts.differs,
+                FindingVerdict::Lost => &mut counts.lost,
+            } += 1;
+        }
+        counts
+    }
+
+    /// Adds other counts.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.taken += other.taken;
+        self.differs += other.differs;
+        self.lost += other.lost;
+        self.unknown += other.unknown;
+    }
+}
+
+impl NginxFinding {
+    /// Whether nothing is known about the annotation.
+    fn is_unknown(&self) -> bool {
+        self.sentence.starts_with(UNKNOWN_ANNOTATION)
+    }
 }
 
 /// Reads annotations and notes what becomes of them.

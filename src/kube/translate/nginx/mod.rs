@@ -21,7 +21,7 @@ mod values;
 
 use serde_json::{Map, Value};
 
-pub use self::annotation_reader::{AnnotationMap, FindingVerdict, NginxFinding, PREFIX};
+pub use self::annotation_reader::{AnnotationCounts, AnnotationMap, FindingVerdict, NginxFinding, PREFIX};
 pub(super) use self::canary::CanaryPlan;
 pub use self::catalogue::global_findings;
 pub(super) use self::client_auth::{CLIENT_AUTH_FIELDS, ClientAuthPlan};

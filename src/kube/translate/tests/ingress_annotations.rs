@@ -424,3 +424,18 @@ fn a_refused_ingress_with_client_certificates_closes_the_host_in_its_namespace()
     let documents: Vec<&Option<String>> = translation.ingresses.iter().map(|one| &one.document).collect();
     assert_eq!(documents, [&None, &None]);
 }
+
+#[test]
+fn annotations_are_counted_by_what_becomes_of_them() {
+    let mut cluster = cluster();
+    let annotations = [
+        ("ssl-redirect", "true"),
+        ("limit-rps", "10"),
+        ("affinity", "cookie"),
+        ("something-new", "1"),
+        ("new-auth", "1"),
+    ];
+    add_ingress(&mut cluster, "i", spec(&["/a"]), &annotations);
+    let counts = cluster.translated().ingresses.remove(0).annotations;
+    assert_eq!(counts, AnnotationCounts { taken: 1, differs: 1, lost: 1, unknown: 2 });
+}
