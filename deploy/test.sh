@@ -132,6 +132,7 @@ shown '      terminationGracePeriodSeconds: 375' --set shutdown.delay=1m --set s
 shown '    resources: [services, configmaps, namespaces]' --set 'secretNamespaces[0]=shop'
 shown '            - --secret-namespace' --set 'secretNamespaces[0]=shop'
 refused "at '/secretNamespaces/0'" --set 'secretNamespaces[0]=Shop'
+shown '            - --no-last-good' --set lastGoodConfiguration=false
 shown '  externalTrafficPolicy: Cluster' --set service.externalTrafficPolicy=Cluster --set capacity.addressConnections=10000
 shown '  externalTrafficPolicy: Cluster' --set service.externalTrafficPolicy=Cluster --set 'proxyProtocol[0]=10.0.0.0/8'
 shown '      inFlight: 20000000' --set capacity.inFlight=20000000

@@ -16,16 +16,14 @@ use serde_json::Value;
 
 use crate::config::{ConfigProblems, ExcludedSource, MemoryDocument, MemoryDocuments, SharedDocuments};
 use crate::identity::MemoryTexts;
-use crate::kube::controller::{ControllerGauge, DataPlane};
-use crate::kube::objects::ObjectKey;
+use crate::kube::controller::{ControllerGauge, DataPlane, EndpointList};
 use crate::kube::translate::MemoryTextMap;
 use crate::lifecycle::{Readiness, ReadinessBlock};
-use crate::policy::ServiceEndpoints;
 use crate::telemetry::ConfigStatus;
 
 use super::live_listeners::LiveListeners;
 use super::reload::ReloadHandle;
-use super::snapshot_publisher::SnapshotPublisher;
+use super::snapshot_publisher::{EndpointChanges, SnapshotPublisher};
 
 /// The documents and texts of a cluster, shared with the loader of the configuration. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +85,11 @@ impl ClusterDataPlane {
     }
 }
 
+/// The services by the names that the documents have for them.
+fn named(list: EndpointList) -> EndpointChanges {
+    list.into_iter().map(|(service, endpoints)| (service.to_string(), endpoints)).collect()
+}
+
 impl DataPlane for ClusterDataPlane {
     fn apply(
         &self,
@@ -102,9 +105,12 @@ impl DataPlane for ClusterDataPlane {
         Ok(self.status.load().excluded.clone())
     }
 
-    fn set_endpoints(&self, changes: Vec<(ObjectKey, ServiceEndpoints)>) {
-        let named = changes.into_iter().map(|(service, endpoints)| (service.to_string(), endpoints));
-        self.publisher.set_endpoints(named.collect());
+    fn set_endpoints(&self, changes: EndpointList) {
+        self.publisher.set_endpoints(named(changes));
+    }
+
+    fn replace_endpoints(&self, all: EndpointList) {
+        self.publisher.replace_endpoints(named(all));
     }
 
     fn live_listeners(&self) -> BTreeSet<String> {

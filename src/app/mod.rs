@@ -90,6 +90,7 @@ pub struct RunningGateway {
     live: LiveListeners,
     publisher: Arc<SnapshotPublisher>,
     status: Arc<ArcSwap<ConfigStatus>>,
+    ledger_path: PathBuf,
     parts: RunningParts,
 }
 
@@ -167,7 +168,8 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
         abort: end,
         ledger,
     };
-    Ok(RunningGateway { live, publisher, status, parts })
+    let ledger_path = settings.ledger_path.clone();
+    Ok(RunningGateway { live, publisher, status, ledger_path, parts })
 }
 
 /// What all parts of the gateway share.
@@ -226,6 +228,11 @@ impl RunningGateway {
         let (reload, live) = (self.reload_handle(), self.live.clone());
         let parts = (reload, live, Arc::clone(&self.publisher));
         ClusterDataPlane::new(cluster, parts, Arc::clone(&self.status), &self.parts.ready)
+    }
+
+    /// The path of the ledger.
+    pub fn ledger_path(&self) -> &std::path::Path {
+        &self.ledger_path
     }
 
     /// The bound address of the admin listener.

@@ -58,6 +58,16 @@ impl SnapshotPublisher {
         }
     }
 
+    /// Replaces the endpoints of all services, also in the published snapshot.
+    pub(crate) fn replace_endpoints(&self, all: EndpointChanges) {
+        let mut state = self.lock();
+        state.endpoints = EndpointSets::default();
+        all.into_iter().for_each(|(service, endpoints)| state.endpoints.set(&service, endpoints));
+        if let Some(snapshot) = self.published.load().with_endpoints(&state.endpoints, |_| true) {
+            self.swap(&mut state, Arc::new(snapshot));
+        }
+    }
+
     /// Drops the replaced snapshots without other references.
     pub(crate) fn drop_unused(&self) {
         Self::retain_used(&mut self.lock());
@@ -112,6 +122,14 @@ mod tests {
         publisher.set_endpoints(change("apps/a", &["10.0.0.2:80"]));
         publisher.publish(&loaded);
         assert_eq!(servers(&publisher), ["10.0.0.2:80"]);
+    }
+
+    #[test]
+    fn a_complete_list_replaces_all_others() {
+        let publisher = publisher();
+        publisher.set_endpoints(change("apps/a", &["10.0.0.1:80"]));
+        publisher.replace_endpoints(change("apps/b", &["10.0.0.2:80"]));
+        assert_eq!(servers(&publisher), [""; 0]);
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! `tallygate controller`: runs the gateway as a Kubernetes ingress. Its configuration comes from the objects of a
 //! cluster.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use crate::app::{self, ClusterDocuments, ControllerThread, StartOptions};
 use crate::clock::Clock;
-use crate::kube::controller::ControllerSettings;
+use crate::kube::controller::{ControllerSettings, LastGoodSettings, LastGoodStore};
 use crate::kube::lease::{LeaseSettings, LeaseTimes};
 use crate::kube::translate::ServiceSettings;
 use crate::kube::watch::WatchScope;
@@ -37,6 +38,10 @@ pub struct ControllerArgs {
     /// authorities in Secrets of other namespaces are then not known
     #[arg(long, value_name = "NAMESPACE")]
     secret_namespace: Vec<String>,
+    /// Keep no copy of the live configuration beside the ledger, which has keys of certificates. A gateway that starts
+    /// while the API server is away then serves nothing until it is back. A copy that is there is removed
+    #[arg(long)]
+    no_last_good: bool,
 }
 
 /// Runs the gateway with the controller in one process.
@@ -54,6 +59,7 @@ fn run(args: &ControllerArgs) -> anyhow::Result<ExitCode> {
     };
     let running = app::start(options)?;
     let data_plane = running.cluster_data_plane(cluster);
+    let settings = ControllerSettings { last_good: last_good(args, running.ledger_path()), ..settings };
     let controller = ControllerThread::start(settings, data_plane, Clock::system())?;
     session.run_until_stopped(&args.serve, &running);
     controller.begin_stop();
@@ -61,6 +67,19 @@ fn run(args: &ControllerArgs) -> anyhow::Result<ExitCode> {
     controller.join();
     args.serve.log_line("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The last good configuration beside the ledger, if it is kept. Otherwise one that is there is removed.
+fn last_good(args: &ControllerArgs, ledger: &Path) -> Option<LastGoodSettings> {
+    if !args.no_last_good {
+        return Some(LastGoodSettings::beside(ledger));
+    }
+    match LastGoodStore::beside(ledger).remove() {
+        Ok(true) => tracing::info!("the last good configuration was removed (--no-last-good)"),
+        Ok(false) => {}
+        Err(error) => tracing::error!("the last good configuration is still on the disk, with keys: {error}"),
+    }
+    None
 }
 
 fn settings(args: &ControllerArgs) -> Result<ControllerSettings, BadUsage> {
@@ -77,6 +96,7 @@ fn settings(args: &ControllerArgs) -> Result<ControllerSettings, BadUsage> {
             identity: format!("{pod}_{:016x}", fastrand::u64(..)),
             times: LeaseTimes::default(),
         },
+        last_good: None,
         scope: scope.map_err(|why| BadUsage(format!("--secret-namespace: {why}")))?,
     })
 }

@@ -5,6 +5,7 @@ mod admin_listener;
 mod command_line;
 mod config_reload;
 mod graceful_shutdown;
+mod last_good;
 mod live_listeners;
 mod logging;
 mod manual;

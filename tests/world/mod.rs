@@ -14,6 +14,7 @@ mod client;
 mod fixtures;
 mod fragmenting_stream;
 pub mod h2_frames;
+pub mod kube_api;
 mod metrics;
 mod pki;
 mod processes;

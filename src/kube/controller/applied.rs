@@ -87,7 +87,7 @@ fn apply(
 }
 
 /// A text that differs whenever documents or texts differ.
-fn version_of(translation: &Translation) -> String {
+pub(super) fn version_of(translation: &Translation) -> String {
     let mut digest = Sha256::new();
     for (name, document) in &translation.documents {
         digest.update(name);

@@ -13,6 +13,9 @@ use crate::kube::objects::ObjectKey;
 use crate::kube::translate::MemoryTextMap;
 use crate::policy::ServiceEndpoints;
 
+/// Services, each with all its endpoints.
+pub type EndpointList = Vec<(ObjectKey, ServiceEndpoints)>;
+
 /// The data plane of this process.
 pub trait DataPlane: Send + Sync {
     /// Replaces the documents of the cluster and the texts that they name, and waits until they are live. `version`
@@ -29,7 +32,10 @@ pub trait DataPlane: Send + Sync {
 
     /// Replaces the endpoints of these services, at once: the next command sees them. A backend of the documents names
     /// a service and a port, and has the endpoints that were set last, before or after the documents.
-    fn set_endpoints(&self, changes: Vec<(ObjectKey, ServiceEndpoints)>);
+    fn set_endpoints(&self, changes: EndpointList);
+
+    /// Replaces the endpoints of all services.
+    fn replace_endpoints(&self, all: EndpointList);
 
     /// The names of the listeners that are bound and accept connections.
     fn live_listeners(&self) -> BTreeSet<String>;

@@ -2,8 +2,8 @@
 //!
 //! Guarantees:
 //! - No translation and no load of a configuration delays a change of endpoints.
-//! - The data plane has the endpoints of a complete list, and then every change. Before the first list is complete it
-//!   has none: a part of a list would look like endpoints that are gone.
+//! - The data plane has the endpoints of a complete list, and then every change. The first complete list replaces what
+//!   the data plane had before: a part of a list would look like endpoints that are gone.
 //! - Changes that wait together are applied together, at most [`EVENTS_MAX`] at a time.
 //!
 //! Leaves to others: which backend has which endpoints (`translate`), and the publication (`app`).
@@ -53,14 +53,19 @@ pub(super) async fn follow_endpoints(
         if !endpoints.is_synced() {
             continue;
         }
-        if !std::mem::replace(&mut is_live, true) {
+        let is_first = !std::mem::replace(&mut is_live, true);
+        if is_first {
             change.endpoints.extend(endpoints.services());
             tracing::info!(services = change.endpoints.len(), "the endpoints of all services are known");
         } else if change.endpoints.is_empty() {
             continue;
         }
         let with_addresses = |service: &ObjectKey| (service.clone(), endpoints.addresses_by_port(service));
-        data_plane.set_endpoints(change.endpoints.iter().map(with_addresses).collect());
+        let list = change.endpoints.iter().map(with_addresses).collect();
+        match is_first {
+            true => data_plane.replace_endpoints(list),
+            false => data_plane.set_endpoints(list),
+        }
         news.add(change.endpoints);
     }
 }
@@ -72,6 +77,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::kube::controller::data_plane::EndpointList;
     use crate::config::{ConfigProblems, ExcludedSource};
     use crate::kube::objects::ObjectKind;
     use crate::kube::translate::MemoryTextMap;
@@ -93,7 +99,12 @@ mod tests {
             Ok(Vec::new())
         }
 
-        fn set_endpoints(&self, changes: Vec<(ObjectKey, ServiceEndpoints)>) {
+        fn replace_endpoints(&self, all: EndpointList) {
+            self.endpoints.lock().unwrap().clear();
+            self.set_endpoints(all);
+        }
+
+        fn set_endpoints(&self, changes: EndpointList) {
             let text = |(service, ports): (ObjectKey, ServiceEndpoints)| {
                 let addresses = ports.values().flatten().map(ToString::to_string).collect();
                 (service.to_string(), addresses)

@@ -22,6 +22,8 @@ use super::condition_events::PendingObjects;
 use super::controller_gauge::{ControllerGauge, GaugeSources};
 use super::data_plane::DataPlane;
 use super::endpoint_follower::{EndpointNews, follow_endpoints};
+use super::first_picture::{Arrival, FirstPicture, LastGoodSettings, read_last_good, serve_last_good};
+use super::last_good::{LastGoodConfig, RecordKeeper};
 use super::service_writer::ServiceWriter;
 use super::text_checks::TextChecks;
 use super::wanted_status::{WantedObject, ingress_events, wanted_statuses};
@@ -33,7 +35,7 @@ use crate::kube::lease::{LeaseElection, LeaseSettings};
 use crate::kube::objects::{Metadata, ObjectKey, ObjectKind};
 use crate::kube::status::{StatusQueue, StatusUpdate, WantedStatus, WriteTimes, compare_status, run_status_writer};
 use crate::kube::translate::{ServiceSettings, depends_on_endpoints, translate};
-use crate::kube::watch::{RunningWatches, WatchScope, WatchTimes, start_scoped_watches};
+use crate::kube::watch::{MISSING_ANSWERS, RunningWatches, WatchScope, WatchTimes, start_scoped_watches};
 use crate::lifecycle::DrainWatcher;
 
 /// A burst of events has ended when none has come for this time.
@@ -52,6 +54,8 @@ pub struct ControllerSettings {
     pub services: ServiceSettings,
     /// The election of the gateway that writes.
     pub lease: LeaseSettings,
+    /// The last good configuration on the disk; `None` if none is kept.
+    pub last_good: Option<LastGoodSettings>,
     /// Where kinds are watched.
     pub scope: WatchScope,
 }
@@ -63,14 +67,15 @@ pub async fn run_controller(
     (data_plane, gauge, clock): (Arc<dyn DataPlane>, Arc<ControllerGauge>, Clock),
     mut drain: DrainWatcher,
 ) {
+    let known = settings.last_good.as_ref().and_then(|last_good| read_last_good(&last_good.store));
     let queue = StatusQueue::default();
     let writer = tokio::spawn(run_status_writer(client.clone(), queue.clone(), WriteTimes::default()));
     let events_of_objects = EventReporter::start(client.clone(), &settings.lease.identity, clock.clone());
     let election = LeaseElection::start(client.clone(), settings.lease.clone(), clock.clone());
     let RunningWatches { mut events, endpoint_events, gauge: watches, tasks } =
-        start_scoped_watches(&client, (&ObjectKind::ALL, &settings.scope), WatchTimes::default());
+        start_scoped_watches(&client, (&ObjectKind::ALL, &settings.scope), watch_times(known.is_some()));
     gauge.set_sources(GaugeSources {
-        watches,
+        watches: Arc::clone(&watches),
         statuses: queue.clone(),
         events: Arc::clone(events_of_objects.counters()),
     });
@@ -82,8 +87,8 @@ pub async fn run_controller(
         index,
         settings: settings.services,
         checks: TextChecks::new(clock.clone()),
-        clock,
-        applier: Applier::start(data_plane, Arc::clone(&gauge)),
+        clock: clock.clone(),
+        applier: Applier::start(Arc::clone(&data_plane), Arc::clone(&gauge)),
         gauge: Arc::clone(&gauge),
         services: ServiceWriter::new(client),
         queue,
@@ -94,6 +99,19 @@ pub async fn run_controller(
         has_endpoints: false,
     };
     let mut applied = controller.applier.applied.clone();
+    let keeper = settings.last_good.as_ref().map(|last_good| {
+        let live = (applied.clone(), controller.index.endpoints().clone());
+        let parts = (Arc::clone(&gauge), clock.clone());
+        let keeper = RecordKeeper::new(Arc::clone(&last_good.store), live, parts);
+        tokio::spawn(keeper.run(drain.clone()))
+    });
+    if let (Some(last_good), Some(known)) = (&settings.last_good, known) {
+        let first = FirstPicture { events: &mut events, news: &news, watches: &watches };
+        let is_whole = first.await_whole(last_good.wait, &mut drain, |arrival| controller.take_arrival(arrival)).await;
+        if !is_whole && !drain.is_begun() {
+            serve_until_synced(known, data_plane, (gauge, clock)).await;
+        }
+    }
     let mut is_leader = election.is_leader.clone();
     let mut compare = interval(COMPARE_TIME);
     let mut retry = interval(RETRY_TIME);
@@ -105,8 +123,12 @@ pub async fn run_controller(
         tokio::select! {
             biased;
             () = drain.begun() => break,
-            Some(event) = events.recv() => controller.take(event),
-            services = news.take() => controller.take_endpoint_news(services),
+            services = news.take() => {
+                controller.take_endpoint_news(&services);
+            }
+            Some(event) = events.recv() => {
+                controller.take(event);
+            }
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => controller.act(),
             Ok(()) = applied.changed() => controller.compare_statuses(),
             Ok(()) = is_leader.changed() => controller.follow_leadership(*is_leader.borrow_and_update()),
@@ -118,6 +140,26 @@ pub async fn run_controller(
     drop(tasks);
     election.release().await;
     writer.abort();
+    if let Some(keeper) = keeper {
+        let _ = keeper.await; // a panic was reported by its hook
+    }
+}
+
+/// The times of the watches. An API server that starts may not know all kinds yet: what a last good configuration has is
+/// not given up at its first answer.
+fn watch_times(has_last_good: bool) -> WatchTimes {
+    let first_missing_answers = if has_last_good { MISSING_ANSWERS } else { 1 };
+    WatchTimes { first_missing_answers, ..WatchTimes::default() }
+}
+
+/// Makes the last good configuration live. Events wait in their channels meanwhile.
+async fn serve_until_synced(
+    known: LastGoodConfig,
+    data_plane: Arc<dyn DataPlane>,
+    (gauge, clock): (Arc<ControllerGauge>, Clock),
+) {
+    let served = tokio::task::spawn_blocking(move || serve_last_good(&known, &*data_plane, (&gauge, &clock)));
+    let _ = served.await; // a panic was reported by its hook
 }
 
 /// What has changed since the last translation, and when it is due.
@@ -167,21 +209,34 @@ struct Controller {
 }
 
 impl Controller {
-    fn take(&mut self, event: IndexEvent) {
+    /// Takes an event. Returns whether it completes the picture of the cluster.
+    fn take(&mut self, event: IndexEvent) -> bool {
         let (kind, is_end) = (event.kind(), matches!(event, IndexEvent::End(_)));
         let mut change = self.index.take(event);
         self.gauge.note_objects(kind, &self.index);
         // The end of the last list is the first picture, although it changes no fact.
-        change.facts |= is_end && self.is_synced();
+        let completes = is_end && self.is_synced();
+        change.facts |= completes;
         self.pending.add(change);
+        completes
     }
 
-    /// Endpoints are live already. A translation follows if it depends on some of them, or if it waits for all.
-    fn take_endpoint_news(&mut self, services: BTreeSet<ObjectKey>) {
+    fn take_arrival(&mut self, arrival: Arrival) -> bool {
+        match arrival {
+            Arrival::Event(event) => self.take(event),
+            Arrival::Endpoints(services) => self.take_endpoint_news(&services),
+        }
+    }
+
+    /// Endpoints are live already. A translation follows if it depends on some of them, or if it waits for all. Returns
+    /// whether they complete the first picture.
+    fn take_endpoint_news(&mut self, services: &BTreeSet<ObjectKey>) -> bool {
         let is_first = !std::mem::replace(&mut self.has_endpoints, true);
         let concerns = |service: &ObjectKey| depends_on_endpoints(&self.index, &self.settings, service);
         let facts = is_first || services.iter().any(concerns);
         self.pending.add(Change { facts, ..Change::default() });
+        self.gauge.note_objects(ObjectKind::EndpointSlice, &self.index);
+        is_first && self.is_synced()
     }
 
     fn is_synced(&self) -> bool {

@@ -2,7 +2,8 @@
 //! true.
 //!
 //! Guarantees:
-//! - The first configuration is made when all kinds have been listed once, never from half a picture.
+//! - The first configuration is made when all kinds have been listed once, never from half a picture. If that does not
+//!   come in time, the last good configuration of the disk is served until it does.
 //! - A burst of changes is one configuration. Changes that arrive while one is applied are in the next.
 //! - `Programmed` follows from what the data plane has bound, not from what was asked for.
 //! - Only the leader writes, and nothing waits for a write.
@@ -18,10 +19,14 @@ mod data_plane;
 mod endpoint_follower;
 mod event_loop;
 mod features;
+mod first_picture;
+mod last_good;
 mod service_writer;
 mod text_checks;
 mod wanted_status;
 
 pub use self::controller_gauge::ControllerGauge;
-pub use self::data_plane::{AppliedConfig, DataPlane};
+pub use self::data_plane::{AppliedConfig, DataPlane, EndpointList};
 pub use self::event_loop::{ControllerSettings, run_controller};
+pub use self::first_picture::LastGoodSettings;
+pub use self::last_good::{LastGoodConfig, LastGoodError, LastGoodStore, RecordDisk, RecordFault, SystemRecordDisk};

@@ -25,6 +25,8 @@ mod references;
 mod routes;
 mod services;
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 pub use self::backend_tls::PolicyOutcome;
@@ -53,6 +55,8 @@ pub struct Translation {
     pub documents: Vec<(String, Value)>,
     /// The certificates, keys and authorities that the documents name.
     pub texts: MemoryTextMap,
+    /// The Services whose endpoints the documents name.
+    pub backend_services: BTreeSet<ObjectKey>,
     /// The GatewayClasses of this controller, with their generations.
     pub classes: Vec<(ObjectKey, i64)>,
     /// The Gateways of this controller.
@@ -140,7 +144,9 @@ pub fn translate(index: &Index, settings: &ServiceSettings, check: &dyn TextChec
         translate_ingresses(index, &mut texts, &mut backends);
     let mut documents = gateway_documents;
     let (backend_documents, policies) = backends.into_parts();
+    let mut backend_services = BTreeSet::new();
     documents.extend(backend_documents.map(|backend| {
+        backend_services.insert(backend.service.clone());
         let name = format!("Service {} ({})", backend.service, backend.document["id"].as_str().unwrap_or_default());
         (name, serde_json::json!({ "backends": [backend.document] }))
     }));
@@ -150,6 +156,7 @@ pub fn translate(index: &Index, settings: &ServiceSettings, check: &dyn TextChec
     Translation {
         documents,
         texts: texts.texts,
+        backend_services,
         classes: classes(index),
         gateways: gateways.into_iter().map(gateway_outcome).collect(),
         routes: outcomes,

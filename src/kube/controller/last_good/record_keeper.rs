@@ -1,0 +1,138 @@
+//! Writing the last good configuration when it has changed, away from everything that serves or applies.
+//!
+//! Guarantees:
+//! - At most one write in [`WRITE_PAUSE`], and none while neither the configuration nor an endpoint changes.
+//! - Of several configurations that became live meanwhile the newest is written. What was live when the process stops
+//!   is written before it ends.
+//! - A write that fails is logged when that begins and when it is over, and is tried again.
+//!
+//! Leaves to others: the file (`last_good`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::record::RecordToWrite;
+use super::record_store::LastGoodStore;
+use crate::clock::Clock;
+use crate::kube::controller::applied::{AppliedTranslation, version_of};
+use crate::kube::controller::controller_gauge::ControllerGauge;
+use crate::kube::controller::data_plane::EndpointList;
+use crate::kube::index::SharedEndpoints;
+use crate::lifecycle::DrainWatcher;
+
+/// How long the end of the process waits for the last write.
+const LAST_WRITE_TIME: Duration = Duration::from_secs(5);
+
+/// From the first live configuration to the first write.
+const FIRST_WRITE_TIME: Duration = Duration::from_secs(1);
+
+/// From one write to the next.
+const WRITE_PAUSE: Duration = Duration::from_secs(30);
+
+/// What became of the newest translation.
+type AppliedReceiver = watch::Receiver<Option<Arc<AppliedTranslation>>>;
+
+/// Writes what is live.
+pub(in crate::kube::controller) struct RecordKeeper {
+    store: Arc<LastGoodStore>,
+    applied: AppliedReceiver,
+    endpoints: SharedEndpoints,
+    gauge: Arc<ControllerGauge>,
+    clock: Clock,
+    /// What the file has, as far as this process has written it.
+    written: Option<WrittenRecord>,
+    is_faulty: bool,
+}
+
+/// What a record was made of.
+struct WrittenRecord {
+    applied: Arc<AppliedTranslation>,
+    endpoints: EndpointList,
+}
+
+impl WrittenRecord {
+    fn is_same(&self, other: &Self) -> bool {
+        let (one, two) = (&self.applied.translation, &other.applied.translation);
+        let is_same_config = Arc::ptr_eq(one, two) || (one.documents == two.documents && one.texts == two.texts);
+        is_same_config && self.endpoints == other.endpoints
+    }
+}
+
+impl RecordKeeper {
+    /// A keeper of what is applied, with the endpoints.
+    pub(in crate::kube::controller) fn new(
+        store: Arc<LastGoodStore>,
+        (applied, endpoints): (AppliedReceiver, SharedEndpoints),
+        (gauge, clock): (Arc<ControllerGauge>, Clock),
+    ) -> Self {
+        Self { store, applied, endpoints, gauge, clock, written: None, is_faulty: false }
+    }
+
+    /// Runs until the drain begins, and writes once more then.
+    pub(in crate::kube::controller) async fn run(mut self, mut drain: DrainWatcher) {
+        let mut pause = FIRST_WRITE_TIME;
+        loop {
+            tokio::select! {
+                changed = self.applied.changed() => if changed.is_err() { break },
+                () = sleep(WRITE_PAUSE) => {} // endpoints may have changed
+                () = drain.begun() => break,
+            }
+            let next = Instant::now() + pause;
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = drain.begun() => break,
+            }
+            self.write_newest().await;
+            pause = WRITE_PAUSE;
+        }
+        if timeout(LAST_WRITE_TIME, self.write_newest()).await.is_err() {
+            tracing::warn!(path = %self.store.path().display(), "the last good configuration was not written in time");
+        }
+    }
+
+    async fn write_newest(&mut self) {
+        let newest = self.applied.borrow_and_update().clone();
+        let Some(newest) = newest.filter(|newest| newest.config.rejected.is_none()) else { return };
+        let services = newest.translation.backend_services.iter();
+        let endpoints: EndpointList =
+            services.map(|service| (service.clone(), self.endpoints.addresses_by_port(service))).collect();
+        let next = WrittenRecord { applied: newest, endpoints };
+        if self.written.as_ref().is_some_and(|written| written.is_same(&next)) {
+            return;
+        }
+        let (store, now) = (Arc::clone(&self.store), self.clock.wall());
+        let written = tokio::task::spawn_blocking(move || {
+            let translation = &next.applied.translation;
+            let record = RecordToWrite {
+                written_at: now,
+                version: &version_of(translation),
+                documents: &translation.documents,
+                texts: &translation.texts,
+                endpoints: &next.endpoints,
+            };
+            let result = store.write(&record);
+            (next, result)
+        });
+        // A panic was reported by its hook; the next change tries again.
+        let Ok((next, result)) = written.await else { return };
+        let was_faulty = std::mem::replace(&mut self.is_faulty, result.is_err());
+        match result {
+            Ok(()) => {
+                self.written = Some(next);
+                self.gauge.note_last_good_written(now);
+                if was_faulty {
+                    tracing::info!("the last good configuration is written again");
+                }
+            }
+            Err(error) if !was_faulty => tracing::warn!(
+                "the last good configuration was not written: {error}. Traffic does not depend on it; a process that \
+                 starts while the API server is away would serve an older one or none. It is tried again with the next \
+                 change"
+            ),
+            Err(_) => {}
+        }
+    }
+}
