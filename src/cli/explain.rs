@@ -16,7 +16,9 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::config::{self, Configuration, LoadedTls};
-use crate::identity::{describe_tls_error, identities_of_der, read_certificates};
+use crate::identity::{
+    CertificateFault, CertificateRefusal, ShownCertificate, describe_tls_error, identities_of_der, read_certificates,
+};
 use crate::model::{
     CallerId, CommandKey, MonthlyQuota, Name, NameInterner, QuotaAction, RateLimit, RateUnit, Refused, TrafficLimits,
 };
@@ -117,12 +119,12 @@ pub fn explain(args: &ExplainArgs, clock: &Clock, out: &mut impl Write) -> anyho
     let (shown, request) = read_inputs(args).map_err(BadUsage)?;
     let explanation = match find_listener(&configuration, &shown, &request, clock.wall()) {
         Err(why) => RequestExplanation { refused: Some(HANDSHAKE_OUTCOME), why, ..new_explanation(&shown.identities) },
+        Ok((_, HandshakeVerdict::Refused(refusal))) => refused_certificate(&shown.identities, &refusal),
         Ok((listener, HandshakeVerdict::Accepted)) => decide(&configuration, (&shown.identities, listener), &request),
         Ok((listener, HandshakeVerdict::Unaccepted(reason))) => {
             let decided = decide(&configuration, (&[], listener), &request);
             let why = format!(
-                "{}; its certificate is not accepted ({reason}), so it counts as a caller without one \
-                 (allowInsecureFallback)",
+                "{}; its certificate is not accepted ({reason}), so it counts as a caller without one",
                 decided.why
             );
             RequestExplanation { why, ..decided }
@@ -177,8 +179,24 @@ fn find_listener<'a>(
 enum HandshakeVerdict {
     /// On the caller's certificate, or on its absence.
     Accepted,
-    /// The certificate is not accepted, for this reason, but the caller is (`allowInsecureFallback`).
+    /// The certificate is not accepted, for this reason, but the caller is (`allowInsecureFallback`, `anyAuthority`).
     Unaccepted(String),
+    /// Every request is refused because of the certificate, or of its absence.
+    Refused(CertificateRefusal),
+}
+
+/// The refusal of a request because of the caller's certificate.
+fn refused_certificate(identities: &[CallerId], refusal: &CertificateRefusal) -> RequestExplanation {
+    let (refused, fault) = match refusal.fault {
+        CertificateFault::Missing => (Refused::Unauthenticated, "the listener requires a client certificate"),
+        CertificateFault::NotAccepted => (Refused::Unauthenticated, "the client certificate is not accepted"),
+        CertificateFault::OtherSubject => (Refused::Forbidden, "the client certificate has another subject"),
+    };
+    let why = match &refusal.error_page {
+        Some(page) => format!("{fault}; the request is redirected to {page}"),
+        None => format!("{fault}; the request is refused after the handshake"),
+    };
+    RequestExplanation { refused: Some(refused.name()), why, ..new_explanation(identities) }
 }
 
 fn check_listener(
@@ -199,12 +217,20 @@ fn check_listener(
     };
     if shown.chain.is_empty() {
         let refused = format!("listener {listener} requires a client certificate, and --cert names none");
-        return if trust.requires_certificates() { Err(refused) } else { Ok(HandshakeVerdict::Accepted) };
+        if trust.requires_certificates() {
+            return Err(refused);
+        }
+        let refusal = trust.refuse_requests(ShownCertificate::None);
+        return Ok(refusal.map_or(HandshakeVerdict::Accepted, HandshakeVerdict::Refused));
     }
-    let Err(fault) = trust.verify_chain(&shown.chain, now) else { return Ok(HandshakeVerdict::Accepted) };
+    let Err(fault) = trust.verify_chain(&shown.chain, now) else {
+        let refusal = shown.chain.first().and_then(|leaf| trust.refuse_requests(ShownCertificate::Verified(leaf)));
+        return Ok(refusal.map_or(HandshakeVerdict::Accepted, HandshakeVerdict::Refused));
+    };
     let reason = describe_tls_error(&fault);
-    if trust.accepts_unverified() {
-        return Ok(HandshakeVerdict::Unaccepted(reason));
+    if let Some(certificate) = trust.tolerated(&shown.chain, &fault) {
+        let refusal = trust.refuse_requests(ShownCertificate::Unaccepted(&certificate));
+        return Ok(refusal.map_or(HandshakeVerdict::Unaccepted(reason), HandshakeVerdict::Refused));
     }
     let name = HandshakeFailure::from_tls_error(&fault).name();
     Err(format!("listener {listener} rejects this certificate in the handshake: {name} ({reason})"))

@@ -277,6 +277,7 @@ mod tests {
             authorities: vec![at("ca.pem")],
             revocation_lists: vec![at("revoked.crl")],
             expired_crl: ExpiredCrlPolicy::Refuse,
+            ..ClientAuth::default()
         };
         TlsFiles::single(at("server.pem"), at("server.key"), Some(auth))
     }

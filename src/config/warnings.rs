@@ -9,7 +9,6 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-use crate::identity::ClientAuthMode;
 use crate::policy::PolicySnapshot;
 
 use super::loading::configuration::Configuration;
@@ -107,15 +106,15 @@ fn plain_listeners(settings: &GatewaySettings, snapshot: &PolicySnapshot) -> Vec
     found
 }
 
-/// What `clientAuth.mode: allowInsecureFallback` means, in words.
+/// What `clientAuth.mode: allowInsecureFallback` and `anyAuthority` mean, in words.
 pub(crate) const UNVERIFIED_ACCEPTED: &str = "callers whose certificate fails verification are accepted as callers \
-                                              without a certificate (mode: allowInsecureFallback)";
+                                              without a certificate (mode: allowInsecureFallback, anyAuthority)";
 
 /// Warns of listeners that accept callers whose certificate fails verification: once for each `clientAuth`.
 fn unverified_callers(settings: &GatewaySettings) -> Vec<String> {
     let mut found = Vec::new();
     for (index, _, files) in settings.tls_listeners() {
-        let auths = files.client_auths().filter(|(_, auth)| auth.mode == ClientAuthMode::AllowInsecureFallback);
+        let auths = files.client_auths().filter(|(_, auth)| auth.accepts_unverified());
         let keys = auths.map(|(certificate, _)| files.key_of_client_auth(certificate));
         found.extend(keys.map(|key| format!("listeners[{index}].tls{key}.mode: {UNVERIFIED_ACCEPTED}")));
     }

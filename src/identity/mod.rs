@@ -29,6 +29,8 @@ pub use certificate::certificate_summary::CertificateSummary;
 pub use certificate::client_identities::{BadCertificate, identities_of_der};
 pub(crate) use certificate::expiry::asn1_timestamp;
 pub use certificate::expiry::{EXPIRY_WARNING_DAYS, ExpiringItem, expiry_warnings, next_expiry};
+pub use certificate::forwarded_certificate::{CertificateForwarding, ForwardedCertificate, ShownCertificate};
+pub use certificate::subject_pattern::SubjectPattern;
 pub use certificate::unaccepted_certificate::UnacceptedCertificate;
 pub use certificate::verified_caller::Caller;
 pub use sni::host_pattern::HostPattern;
@@ -36,6 +38,7 @@ pub use sni::server_names::{ConnectionHosts, ListenerHosts, MissingSni};
 pub use sni::sni_resolver::is_unserved_host_error;
 pub use tls_config::client_config::{SubsystemTls, SubsystemTlsFiles};
 pub use tls_config::server_config::{HandshakePeer, ServerTls};
+pub use tls_config::request_verdict::{CertificateFault, CertificateRefusal};
 pub use tls_config::trust_set::TrustSet;
 pub use tls_files::key_cache::KeyCache;
 pub use tls_files::memory_texts::{MEMORY_BYTES_MAX, MEMORY_TEXTS_MAX, MemoryOrDisk, MemoryTextError, MemoryTexts};
@@ -43,7 +46,7 @@ pub use tls_files::pem_check::{check_authorities, check_client_pair};
 pub use tls_files::pem_source::{DiskFiles, MEMORY_PREFIX, PemSource, PemText, is_memory_name};
 pub use tls_files::pem_store::{FileDigest, PemStore};
 pub use tls_files::{
-    CertificateFiles, ClientAuth, ClientAuthMode, ExpiredCrlPolicy, PathBufDisplay, TlsFiles, TlsProblem,
+    AuthRefusal, CertificateFiles, ClientAuth, ClientAuthMode, ExpiredCrlPolicy, PathBufDisplay, TlsFiles, TlsProblem,
     read_certificates,
 };
 pub(crate) use tls_files::{read_private_key, read_revocation_list};

@@ -28,6 +28,8 @@ pub struct SnapshotDraft {
     pub anonymous: HashMap<Name, Arc<DepartmentPolicy>>,
     /// The listeners whose department also has the callers with a certificate that no department claims.
     pub unclaimed: HashSet<Name>,
+    /// See [`PolicySnapshot::forwards_certificates`].
+    pub forwards_certificates: bool,
     /// The listeners with their virtual hosts.
     pub listeners: Vec<ListenerRouting>,
     /// The subsystems with the listeners and hosts by which they are called. Position and [`Subsystem::index`] are the
@@ -62,6 +64,7 @@ impl SnapshotDraft {
             anonymous: Arc::new(self.anonymous),
             unclaimed: Arc::new(self.unclaimed),
             public_ports: Arc::new(ports.collect()),
+            forwards_certificates: self.forwards_certificates,
             routes: Arc::new(routes),
             grants: Arc::new(grants),
         })

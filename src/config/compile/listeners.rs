@@ -4,12 +4,15 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use http::Uri;
+
 use crate::config::document::{
     CertificateDocument, ClientAuthDocument, ListenerDocument, TlsDocument, VirtualHostDocument,
 };
 use crate::config::settings::gateway_settings::{ListenerSettings, TrustedProxies};
 use crate::identity::{
-    CertificateFiles, ClientAuth, ClientAuthMode, ExpiredCrlPolicy, HostPattern, MissingSni, TlsFiles, is_memory_name,
+    AuthRefusal, CertificateFiles, CertificateForwarding, ClientAuth, ClientAuthMode, ExpiredCrlPolicy, HostPattern,
+    MissingSni, SubjectPattern, TlsFiles, is_memory_name,
 };
 use crate::model::{Name, NetworkRanges};
 use crate::policy::ANY_HOST;
@@ -237,13 +240,62 @@ fn compile_client_auth(auth: &ClientAuthDocument, folder: &Path, place: &DocPath
         authorities: resolve_paths(&auth.authorities, folder, &authorities),
         revocation_lists: resolve_paths(&auth.revocation, folder, &place.key("revocation")),
         expired_crl: expired.unwrap_or_default(),
+        max_depth: auth.max_depth.and_then(|depth| compile_depth(depth, &place.key("maxDepth"))),
+        refusal: compile_refusal(auth, place),
+        subject: auth
+            .subject
+            .as_deref()
+            .and_then(|text| place.key("subject").value_or_problem(SubjectPattern::parse(text))),
+        forwarding: compile_keyword(auth.forward.as_deref(), &FORWARD_KEYWORDS, &place.key("forward")),
     }
 }
 
+fn compile_keyword<T: Copy + Default>(written: Option<&str>, words: &[(&str, T)], place: &DocPath<'_>) -> T {
+    written.and_then(|word| place.value_or_problem(scalars::parse_keyword(word, words))).unwrap_or_default()
+}
+
+fn compile_depth(written: u64, place: &DocPath<'_>) -> Option<usize> {
+    let depth = usize::try_from(written).ok().filter(|depth| *depth <= DEPTH_MAX);
+    depth.or_else(|| place.missing(format!("{written} is not a depth; write a whole number from 0 to {DEPTH_MAX}")))
+}
+
+fn compile_refusal(auth: &ClientAuthDocument, place: &DocPath<'_>) -> AuthRefusal {
+    let error_page = auth.error_page.as_deref();
+    if !compile_keyword(auth.refusal.as_deref(), &REFUSAL_KEYWORDS, &place.key("refusal")) {
+        if error_page.is_some() {
+            let hint = "write refusal: response, or remove the page";
+            place.key("errorPage").problem_with_hint("a failed handshake shows no page", hint);
+        }
+        return AuthRefusal::Handshake;
+    }
+    let error_page = error_page.and_then(|page| place.key("errorPage").value_or_problem(parse_page(page)));
+    AuthRefusal::Response { error_page: error_page.map(Arc::from) }
+}
+
+fn parse_page(text: &str) -> Result<&str, String> {
+    let has_host = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+    let is_url = text.parse::<Uri>().is_ok_and(|uri| has_host(&uri));
+    if is_url { Ok(text) } else { Err(format!("{text:?} is not a URL; write one such as https://help.example/page")) }
+}
+
+/// Limit of `maxDepth`: that of OpenSSL.
+const DEPTH_MAX: usize = 100;
+
+/// Whether callers are refused in responses.
+const REFUSAL_KEYWORDS: [(&str, bool); 2] = [("handshake", false), ("response", true)];
+
+/// The keywords of `clientAuth.forward`.
+const FORWARD_KEYWORDS: [(&str, CertificateForwarding); 3] = [
+    ("none", CertificateForwarding::None),
+    ("names", CertificateForwarding::Names),
+    ("certificate", CertificateForwarding::Certificate),
+];
+
 /// The keywords of `clientAuth.mode`.
-const CLIENT_AUTH_KEYWORDS: [(&str, ClientAuthMode); 3] = [
+const CLIENT_AUTH_KEYWORDS: [(&str, ClientAuthMode); 4] = [
     ("required", ClientAuthMode::Required),
     ("optional", ClientAuthMode::Optional),
+    ("anyAuthority", ClientAuthMode::AnyAuthority),
     ("allowInsecureFallback", ClientAuthMode::AllowInsecureFallback),
 ];
 

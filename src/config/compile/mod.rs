@@ -73,6 +73,7 @@ fn compile_snapshot(
         callers,
         anonymous,
         unclaimed,
+        forwards_certificates: settings.tls_listeners().any(|(.., files)| files.forwards_certificates()),
         listeners: settings.listeners.iter().map(ListenerSettings::routing).collect(),
         subsystems,
         backends: backends.all,

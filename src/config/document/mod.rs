@@ -170,8 +170,8 @@ pub(crate) struct CertificateDocument {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct ClientAuthDocument {
-    /// required (default), optional, or allowInsecureFallback: also callers whose certificate fails verification, as
-    /// callers without one.
+    /// required (default), optional, anyAuthority: also callers whose certificate no known authority has signed, or
+    /// allowInsecureFallback: also callers whose certificate fails verification; both as callers without one.
     pub(crate) mode: Option<String>,
     /// PEM bundles of certificate authorities; at least one.
     #[serde(default)]
@@ -181,6 +181,19 @@ pub(crate) struct ClientAuthDocument {
     pub(crate) revocation: Vec<PathBuf>,
     /// The treatment of callers whose authority's revocation list has expired: refuse (default) or allow.
     pub(crate) expired_revocation: Option<String>,
+    /// The most certificates between the caller's and a self-signed authority, 0 to 100. Default: no such limit.
+    pub(crate) max_depth: Option<u64>,
+    /// How callers are refused that the mode does not accept: handshake (default), or response: the handshake succeeds,
+    /// and each request gets 400.
+    pub(crate) refusal: Option<String>,
+    /// Beside refusal: response, the URL to which such requests are redirected instead (302).
+    pub(crate) error_page: Option<String>,
+    /// A regular expression (RE2) for the subject of a verified certificate in the form of RFC 2253; it may match any
+    /// part. Other callers get 403.
+    pub(crate) subject: Option<String>,
+    /// What subsystems are told about the certificate, in ssl-client-verify, -subject-dn and -issuer-dn: none (default),
+    /// names, or certificate: also the certificate in ssl-client-cert.
+    pub(crate) forward: Option<String>,
 }
 
 /// The admin listener for operators.

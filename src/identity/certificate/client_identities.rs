@@ -21,7 +21,7 @@ use crate::model::CallerId;
 use super::expiry;
 
 /// The largest client certificate in bytes. Ordinary ones have one or two KiB.
-const LEAF_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const LEAF_BYTES_MAX: usize = 16 * 1024;
 /// The most subject alternative names of any kind.
 const SANS_MAX: usize = 16;
 

@@ -6,7 +6,10 @@
 
 pub(crate) mod certificate_summary;
 pub(crate) mod client_identities;
+pub(crate) mod distinguished_name;
 pub(crate) mod expiry;
+pub(crate) mod forwarded_certificate;
 pub(crate) mod server_certificate;
+pub(crate) mod subject_pattern;
 pub(crate) mod unaccepted_certificate;
 pub(crate) mod verified_caller;

@@ -35,7 +35,7 @@ pub(crate) enum CallerFault {
 
 impl Caller {
     /// The caller of a finished handshake; `None` if the peer presented no certificate. `verify` judges the chain again
-    /// where the handshake accepts every chain (`allowInsecureFallback`), otherwise it has nothing to do.
+    /// where a finished handshake is no evidence of that, otherwise it has nothing to do.
     ///
     /// # Errors
     /// If the handshake is not finished, `verify` fails, or [`crate::identity::identities_of_der`] refuses the

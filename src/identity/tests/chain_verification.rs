@@ -152,6 +152,7 @@ impl ListenerBench {
             authorities: self.write("authority", authorities),
             revocation_lists: self.write("list", lists),
             expired_crl: ExpiredCrlPolicy::Refuse,
+            ..ClientAuth::default()
         };
         let own = |file| self.folder.path().join(file);
         let files = TlsFiles::single(own("server.pem"), own("server.key"), Some(auth));

@@ -51,6 +51,7 @@ impl AuthorityFolder {
             authorities: vec![self.at("ca.pem")],
             revocation_lists: vec![self.at("revoked.crl")],
             expired_crl: ExpiredCrlPolicy::Refuse,
+            ..ClientAuth::default()
         };
         TlsFiles::single(self.at("server.pem"), self.at("server.key"), Some(auth))
     }

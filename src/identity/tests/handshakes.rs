@@ -73,6 +73,7 @@ impl TlsBench {
             authorities: vec![self.path("ca.pem")],
             revocation_lists: vec![self.path("revoked.crl")],
             expired_crl: ExpiredCrlPolicy::Refuse,
+            ..ClientAuth::default()
         }
     }
 
@@ -436,6 +437,7 @@ fn two_cities(city: &TlsBench) -> TlsFiles {
         authorities: vec![other.join("ca.pem")],
         revocation_lists: vec![other.join("revoked.crl")],
         expired_crl: ExpiredCrlPolicy::Refuse,
+        ..ClientAuth::default()
     };
     list(vec![entry(&city.path(""), Some(city.auth())), entry(&other, Some(auth))])
 }

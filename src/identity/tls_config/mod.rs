@@ -8,5 +8,6 @@
 
 pub(crate) mod client_config;
 pub(crate) mod key_loader;
+pub(crate) mod request_verdict;
 pub(crate) mod server_config;
 pub(crate) mod trust_set;

@@ -33,7 +33,7 @@ use crate::identity::sni::host_pattern::{HostPattern, certificate_hosts};
 use crate::identity::sni::server_names::{ListenerHosts, ServedHosts};
 use crate::identity::sni::sni_resolver::{ServerKeys, SniResolver};
 use crate::identity::tls_files::pem_store::{FileDigest, PemStore};
-use crate::identity::tls_files::{CertificateFiles, ClientAuth, ClientAuthMode, TlsFiles, TlsFindings, TlsProblem};
+use crate::identity::tls_files::{CertificateFiles, ClientAuth, TlsFiles, TlsFindings, TlsProblem};
 use crate::identity::trust::trust_anchors;
 use crate::identity::verification::client_verifier::{ClientVerifier, VerifierSettings};
 use crate::identity::verification::trust_fingerprint::TrustFingerprint;
@@ -67,7 +67,8 @@ pub enum HandshakePeer {
     Anonymous,
     /// It presented a certificate that was verified.
     Verified(Caller),
-    /// It presented a certificate that was not accepted; it has no identity (`allowInsecureFallback`).
+    /// It presented a certificate that was not accepted; it has no identity (`allowInsecureFallback`, `anyAuthority`,
+    /// or `refusal: response`).
     Unaccepted(UnacceptedCertificate),
 }
 
@@ -97,19 +98,18 @@ impl ServerTls {
         connection: &ServerConnection,
         now: Timestamp,
     ) -> Result<HandshakePeer, BadCertificate> {
-        let fallback = self.trust_for_sni(connection.server_name()).filter(|trust| trust.accepts_unverified());
-        let verify = |chain: &[CertificateDer<'_>]| fallback.map_or(Ok(()), |trust| trust.verify_chain(chain, now));
+        let tolerant = self.trust_for_sni(connection.server_name()).filter(|trust| trust.tolerates_some());
+        let verify = |chain: &[CertificateDer<'_>]| tolerant.map_or(Ok(()), |trust| trust.verify_chain(chain, now));
         let fault = match Caller::from_handshake(connection, verify) {
             Ok(caller) => return Ok(caller.map_or(HandshakePeer::Anonymous, HandshakePeer::Verified)),
             Err(fault) => fault,
         };
-        let leaf = connection.peer_certificates().and_then(|chain| chain.first());
-        match (fallback, leaf) {
-            (Some(_), Some(leaf)) => {
-                Ok(HandshakePeer::Unaccepted(UnacceptedCertificate::new(leaf, &describe_fault(&fault))))
-            }
-            _ => Err(BadCertificate(describe_fault(&fault))),
-        }
+        let chain = connection.peer_certificates().unwrap_or_default();
+        let tolerated = tolerant.filter(|_| !chain.is_empty()).and_then(|trust| match &fault {
+            CallerFault::Unverified(fault) => trust.tolerated(chain, fault),
+            CallerFault::Bad(BadCertificate(what)) => trust.tolerated_for(chain, what, false),
+        });
+        tolerated.map(HandshakePeer::Unaccepted).ok_or_else(|| BadCertificate(describe_fault(&fault)))
     }
 
     /// The chain and key of a certificate, by its position.
@@ -129,7 +129,8 @@ impl ServerTls {
         self.trust_sets.iter().any(TrustSet::accepts_expired_crls)
     }
 
-    /// Whether some trust set accepts callers whose certificate fails verification (`allowInsecureFallback`).
+    /// Whether some trust set accepts callers whose certificate fails verification (`allowInsecureFallback`,
+    /// `anyAuthority`).
     pub fn accepts_unverified(&self) -> bool {
         self.trust_sets.iter().any(TrustSet::accepts_unverified)
     }
@@ -321,7 +322,7 @@ impl ServerLoader<'_, '_> {
     }
 
     /// The verifier of callers: the authorities, and the revocation lists for the whole chain.
-    fn load_trust(&mut self, auth: &ClientAuth) -> Option<CallerTrust> {
+    fn load_trust(&mut self, auth: &Arc<ClientAuth>) -> Option<CallerTrust> {
         let KeyLoader { provider, now, findings } = &mut self.keys;
         let algorithms = provider.signature_verification_algorithms;
         let trust = trust_anchors::read_trust_anchors(&auth.authorities, *now, findings);
@@ -335,12 +336,11 @@ impl ServerLoader<'_, '_> {
         }
         let roots = Arc::new(trust.roots.clone());
         let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
-        let is_required = auth.mode == ClientAuthMode::Required;
-        let builder = if is_required { builder } else { builder.allow_unauthenticated() };
+        let builder = if auth.requires_in_handshake() { builder } else { builder.allow_unauthenticated() };
         let handshakes = builder.build().ok()?; // Infallible here: the roots are not empty, and there are no lists.
-        let settings = VerifierSettings { mode: auth.mode, algorithms, refused: Arc::clone(&self.refused) };
+        let settings = VerifierSettings { auth, algorithms, refused: Arc::clone(&self.refused) };
         let verifier = Arc::new(ClientVerifier::new(handshakes, trust, lists, settings));
-        Some(CallerTrust { verifier, fingerprint, trusted, mode: auth.mode, expired_crl: auth.expired_crl })
+        Some(CallerTrust { verifier, fingerprint, trusted, auth: Arc::clone(auth) })
     }
 
     /// Gives the problems after the first `known` ones the keys of their files.

@@ -1,4 +1,4 @@
-//! A trust set: the authorities, revocation lists and mode that verify the callers of some certificates of a listener,
+//! A trust set: the authorities, revocation lists and settings that verify the callers of some certificates of a listener,
 //! with the rustls configuration for their handshakes.
 //!
 //! Guarantees:
@@ -21,12 +21,17 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
 
 use crate::clock::Clock;
+use crate::identity::certificate::forwarded_certificate::{ForwardedCertificate, ShownCertificate};
+use crate::identity::certificate::unaccepted_certificate::UnacceptedCertificate;
 use crate::identity::certificate::verified_caller::Caller;
 use crate::identity::sni::sni_resolver::SniResolver;
-use crate::identity::tls_files::{ClientAuthMode, ExpiredCrlPolicy};
+use crate::identity::tls_files::{ClientAuth, ClientAuthMode, ExpiredCrlPolicy};
 use crate::identity::verification::client_verifier::ClientVerifier;
 use crate::identity::verification::trust_fingerprint::TrustFingerprint;
 use crate::identity::verification::trusted_files::TrustedFiles;
+use crate::identity::verification::verify_error::{describe_tls_error, is_untrusted};
+
+use super::request_verdict::CertificateRefusal;
 
 /// The verification of callers, for some server names of a listener.
 #[derive(Clone, Debug)]
@@ -45,8 +50,7 @@ pub(crate) struct CallerTrust {
     pub(crate) verifier: Arc<ClientVerifier>,
     pub(crate) fingerprint: TrustFingerprint,
     pub(crate) trusted: TrustedFiles,
-    pub(crate) mode: ClientAuthMode,
-    pub(crate) expired_crl: ExpiredCrlPolicy,
+    pub(crate) auth: Arc<ClientAuth>,
 }
 
 impl TrustSet {
@@ -89,20 +93,59 @@ impl TrustSet {
         self.callers.is_some() && self.verify_chain(caller.chain(), now).is_ok()
     }
 
-    /// Whether a caller without a certificate is refused.
+    /// Whether a handshake without a certificate fails.
     pub fn requires_certificates(&self) -> bool {
-        self.mode() == Some(ClientAuthMode::Required)
+        self.auth().is_some_and(ClientAuth::requires_in_handshake)
     }
 
-    /// Whether callers whose certificate fails verification are accepted, without an identity
-    /// (`allowInsecureFallback`).
+    /// Whether callers whose certificate fails verification may send commands, without an identity
+    /// (`allowInsecureFallback`, `anyAuthority`).
     pub fn accepts_unverified(&self) -> bool {
-        self.mode() == Some(ClientAuthMode::AllowInsecureFallback)
+        self.auth().is_some_and(ClientAuth::accepts_unverified)
+    }
+
+    /// The certificate of a chain that fails verification with this fault, if its handshake succeeds nonetheless.
+    pub fn tolerated(&self, chain: &[CertificateDer<'_>], fault: &rustls::Error) -> Option<UnacceptedCertificate> {
+        let is_untrusted = chain.first().is_some_and(|leaf| is_untrusted(fault, leaf));
+        self.tolerated_for(chain, &describe_tls_error(fault), is_untrusted)
+    }
+
+    pub(crate) fn tolerated_for(
+        &self,
+        chain: &[CertificateDer<'_>],
+        reason: &str,
+        is_untrusted: bool,
+    ) -> Option<UnacceptedCertificate> {
+        let certificate = UnacceptedCertificate::new(chain, reason, is_untrusted);
+        self.tolerates(&certificate).then_some(certificate)
+    }
+
+    /// Whether a handshake with this certificate, which fails verification, succeeds nonetheless.
+    pub fn tolerates(&self, certificate: &UnacceptedCertificate) -> bool {
+        self.auth().is_some_and(|auth| {
+            let is_any = auth.mode == ClientAuthMode::AnyAuthority;
+            auth.accepts_any_in_handshake() || (is_any && certificate.is_untrusted())
+        })
+    }
+
+    /// Whether a finished handshake is no evidence that the chain was verified.
+    pub(crate) fn tolerates_some(&self) -> bool {
+        self.auth().is_some_and(|auth| auth.accepts_any_in_handshake() || auth.mode == ClientAuthMode::AnyAuthority)
+    }
+
+    /// Why the requests of a connection with this certificate are refused; `None` if they are not.
+    pub fn refuse_requests(&self, shown: ShownCertificate<'_>) -> Option<CertificateRefusal> {
+        self.auth()?.refuse_requests(shown)
+    }
+
+    /// What subsystems are told about this certificate; `None` for nothing.
+    pub fn forwarded_certificate(&self, shown: ShownCertificate<'_>) -> Option<ForwardedCertificate> {
+        ForwardedCertificate::new(shown, self.auth()?.forwarding)
     }
 
     /// Whether expired revocation lists stay in use (`expiredRevocation: allow`).
     pub fn accepts_expired_crls(&self) -> bool {
-        self.callers.as_ref().is_some_and(|callers| callers.expired_crl == ExpiredCrlPolicy::Allow)
+        self.auth().is_some_and(|auth| auth.expired_crl == ExpiredCrlPolicy::Allow)
     }
 
     /// Whether both sets verify callers by the same mode, authorities and lists. Then no caller needs to be verified
@@ -115,8 +158,8 @@ impl TrustSet {
         self.callers.as_ref().map(|callers| callers.fingerprint).unwrap_or_default()
     }
 
-    fn mode(&self) -> Option<ClientAuthMode> {
-        self.callers.as_ref().map(|callers| callers.mode)
+    fn auth(&self) -> Option<&ClientAuth> {
+        self.callers.as_ref().map(|callers| &*callers.auth)
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! Leaves to others: trust (`trust`, `revocation`), and the rustls configurations (`tls_config`).
 
+mod client_auth;
 pub(crate) mod key_cache;
 pub(crate) mod memory_texts;
 mod pem;
@@ -23,6 +24,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+pub use self::client_auth::{AuthRefusal, ClientAuth, ClientAuthMode, ExpiredCrlPolicy};
 use self::key_cache::KeyDigest;
 use self::pem::{PemSection, SectionKind};
 use self::pem_source::DiskFiles;
@@ -31,6 +33,7 @@ pub(crate) use self::system_bundle::system_bundle;
 pub use self::tls_problem::PathBufDisplay;
 pub use self::tls_problem::TlsProblem;
 use super::certificate::expiry::{self, ExpiringItem};
+use super::certificate::forwarded_certificate::CertificateForwarding;
 use super::sni::host_pattern::HostPattern;
 use super::sni::server_names::MissingSni;
 
@@ -58,44 +61,6 @@ pub struct CertificateFiles {
     pub client_auth: Option<Arc<ClientAuth>>,
     /// Whether `client_auth` is the default of all certificates (`tls.clientAuth`), and not of this one alone.
     pub has_default_auth: bool,
-}
-
-/// The settings of client authentication.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ClientAuth {
-    /// The callers that are accepted.
-    pub mode: ClientAuthMode,
-    /// PEM bundles of certificate authorities.
-    pub authorities: Vec<PathBuf>,
-    /// PEM revocation lists.
-    pub revocation_lists: Vec<PathBuf>,
-    /// The treatment of an expired revocation list.
-    pub expired_crl: ExpiredCrlPolicy,
-}
-
-/// The callers that a handshake accepts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum ClientAuthMode {
-    /// Only callers with a certificate that passes verification.
-    #[default]
-    Required,
-    /// Also callers without a certificate. One that fails verification ends the handshake.
-    Optional,
-    /// Also callers whose certificate fails verification (Gateway API, GEP-91: `AllowInsecureFallback`; nginx:
-    /// `optional_no_ca`). They have no identity, as callers without a certificate. That a caller holds the key of its
-    /// certificate is verified in every mode.
-    AllowInsecureFallback,
-}
-
-/// The treatment of callers whose authority's revocation list is past its nextUpdate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum ExpiredCrlPolicy {
-    /// An expired list proves nothing: the callers of its authority are refused until there is a new list.
-    #[default]
-    Refuse,
-    /// An expired list stays in use as if it were current: a caller that was revoked since then is accepted. Every
-    /// operator view shows this state.
-    Allow,
 }
 
 /// The files that one listener or subsystem reads, and the problems and warnings found in them. All problems are
@@ -164,6 +129,11 @@ impl TlsFiles {
     pub fn accepts_anonymous(&self) -> bool {
         let requires = |auth: &Arc<ClientAuth>| auth.mode == ClientAuthMode::Required;
         self.certificates.iter().any(|files| !files.client_auth.as_ref().is_some_and(requires))
+    }
+
+    /// Whether subsystems are told about some client certificate.
+    pub fn forwards_certificates(&self) -> bool {
+        self.client_auths().any(|(_, auth)| auth.forwarding != CertificateForwarding::None)
     }
 
     /// The key below `tls` that names a file of a certificate.

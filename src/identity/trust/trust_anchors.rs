@@ -33,6 +33,7 @@ pub(crate) struct TrustedAuthority {
     pub(crate) name: String,
     pub(crate) valid_until: Timestamp,
     subject: Box<[u8]>,
+    issuer: Box<[u8]>,
     key: Box<[u8]>,
     /// The most intermediate authorities that may stand below this authority (pathLenConstraint).
     pub(crate) path_length: Option<usize>,
@@ -117,6 +118,19 @@ impl TrustStore {
     }
 }
 
+impl TrustStore {
+    /// The number of authorities from the one at this position up to one that is self-signed, without the latter. The
+    /// way ends at an authority whose issuer is not in the store.
+    pub(crate) fn height_of(&self, position: usize) -> usize {
+        let (mut height, mut current) = (0, &self.authorities[position]);
+        while current.subject != current.issuer && height < self.authorities.len() {
+            let Some(above) = self.authorities.iter().find(|other| other.subject == current.issuer) else { break };
+            (height, current) = (height + 1, above);
+        }
+        height
+    }
+}
+
 impl TrustedAuthority {
     fn from_certificate(path: &Path, der: &CertificateDer<'_>, certificate: &X509Certificate<'_>) -> Self {
         let constraints = certificate.basic_constraints().ok().flatten();
@@ -126,6 +140,7 @@ impl TrustedAuthority {
             name: certificate.subject().to_string(),
             valid_until: expiry::asn1_timestamp(certificate.validity().not_after),
             subject: certificate.subject().as_raw().into(),
+            issuer: certificate.issuer().as_raw().into(),
             key: certificate.public_key().raw.into(),
             path_length: path_length.map(|length| usize::try_from(length).unwrap_or(usize::MAX)),
             may_sign_lists: may_sign_lists(certificate),

@@ -6,7 +6,8 @@
 //!
 //! * keyUsage, where present: each intermediate certificate may sign certificates, and the caller's may sign handshakes
 //!   (RFC 5280 section 6.1.4 (n), RFC 8446 section 4.4.2.2);
-//! * path length: at most the number of intermediate authorities that the anchor allows (its pathLenConstraint);
+//! * path length: at most the number of intermediate authorities that the anchor allows (its pathLenConstraint), and at
+//!   most `maxDepth` certificates between the caller's and a self-signed authority;
 //! * name constraints: URIs, directory names and e-mail addresses satisfy those of the anchor
 //!   ([`NameConstraintRules`]);
 //! * revocation, where lists are configured: the status of each certificate is known, and none is revoked
@@ -14,7 +15,8 @@
 //!
 //! Guarantees: a path that fails a check here is treated as absent; webpki then tries the other paths.
 //!
-//! With `allowInsecureFallback` the handshake accepts every chain, and the same checks follow after it.
+//! With `allowInsecureFallback` or `refusal: response` the handshake accepts every chain, and the same checks follow
+//! after it.
 //!
 //! Leaves to rustls: the signatures of the handshake itself, in every mode.
 
@@ -34,12 +36,12 @@ use x509_parser::prelude::FromDer;
 use crate::identity::certificate::certificate_summary::{RefusedCertificates, escape_hidden};
 use crate::identity::revocation::crl_scope::ScopedCertificate;
 use crate::identity::revocation::crl_store::{CrlStore, RevocationQuery, RevocationStatus};
-use crate::identity::tls_files::ClientAuthMode;
+use crate::identity::tls_files::{ClientAuth, ClientAuthMode};
 use crate::identity::trust::name_constraints::{ConstraintViolation, NameConstraintRules, SplitConstraints};
 use crate::identity::trust::trust_anchors::CrlIssuer;
 use crate::identity::trust::trust_anchors::{self, TrustStore, TrustedAuthority};
 
-use super::verify_error::{ChainError, placeholder_webpki_error, tls_error_from_webpki, unix_timestamp};
+use super::verify_error::{ChainError, is_untrusted, placeholder_webpki_error, tls_error_from_webpki, unix_timestamp};
 
 /// The verifier of client certificate chains.
 #[derive(Debug)]
@@ -51,15 +53,36 @@ pub(crate) struct ClientVerifier {
     webpki_anchors: Vec<TrustAnchor<'static>>,
     lists: CrlStore,
     algorithms: WebPkiSupportedAlgorithms,
-    /// Whether a handshake accepts every chain (`allowInsecureFallback`). Then the chain is verified after the
-    /// handshake (`ServerTls::identify_peer`): a finished handshake is no evidence.
-    accepts_unverified: bool,
+    max_depth: Option<usize>,
+    /// The chains that a handshake accepts although their verification fails. It is repeated after the handshake
+    /// (`ServerTls::identify_peer`): a finished handshake is no evidence.
+    tolerance: HandshakeTolerance,
     refused: Arc<RefusedCertificates>,
 }
 
+/// The chains that a handshake accepts although their verification fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HandshakeTolerance {
+    None,
+    /// Those that no known authority has signed (`anyAuthority`).
+    Untrusted,
+    /// All.
+    All,
+}
+
+impl HandshakeTolerance {
+    fn of(auth: &ClientAuth) -> Self {
+        match auth.mode {
+            _ if auth.accepts_any_in_handshake() => Self::All,
+            ClientAuthMode::AnyAuthority => Self::Untrusted,
+            _ => Self::None,
+        }
+    }
+}
+
 /// What a verifier needs beside authorities and lists.
-pub(crate) struct VerifierSettings {
-    pub(crate) mode: ClientAuthMode,
+pub(crate) struct VerifierSettings<'a> {
+    pub(crate) auth: &'a ClientAuth,
     pub(crate) algorithms: WebPkiSupportedAlgorithms,
     /// Where refused certificates are recorded; shared by the verifiers of a listener.
     pub(crate) refused: Arc<RefusedCertificates>,
@@ -68,6 +91,8 @@ pub(crate) struct VerifierSettings {
 #[derive(Debug)]
 struct VerifierAnchor {
     authority: TrustedAuthority,
+    /// The number of authorities up to one that is self-signed, without the latter.
+    height: usize,
     names: NameConstraintRules,
 }
 
@@ -77,13 +102,14 @@ impl ClientVerifier {
         handshakes: Arc<dyn ClientCertVerifier>,
         trust: TrustStore,
         lists: CrlStore,
-        settings: VerifierSettings,
+        settings: VerifierSettings<'_>,
     ) -> Self {
+        let heights: Vec<usize> = (0..trust.authorities.len()).map(|position| trust.height_of(position)).collect();
         let (mut anchors, mut of_webpki) = (Vec::new(), trust.roots.roots);
-        for (authority, anchor) in trust.authorities.into_iter().zip(&mut of_webpki) {
+        for ((authority, height), anchor) in trust.authorities.into_iter().zip(heights).zip(&mut of_webpki) {
             let split = SplitConstraints::from_extension(anchor.name_constraints.as_deref());
             anchor.name_constraints = split.for_webpki;
-            anchors.push(VerifierAnchor { authority, names: split.rules });
+            anchors.push(VerifierAnchor { authority, height, names: split.rules });
         }
         Self {
             handshake_verifier: handshakes,
@@ -91,7 +117,8 @@ impl ClientVerifier {
             webpki_anchors: of_webpki,
             lists,
             algorithms: settings.algorithms,
-            accepts_unverified: settings.mode == ClientAuthMode::AllowInsecureFallback,
+            max_depth: settings.auth.max_depth,
+            tolerance: HandshakeTolerance::of(settings.auth),
             refused: settings.refused,
         }
     }
@@ -130,6 +157,7 @@ impl ClientVerifier {
         let chain = std::iter::once(leaf).chain(&issuers).map(|der| PathCertificate::parse(der));
         let chain = chain.collect::<Result<Vec<_>, _>>()?;
         anchor.check_path_length(issuers.len())?;
+        self.check_depth(issuers.len() + anchor.height)?;
         for (depth, certificate) in chain.iter().enumerate() {
             certificate.check_key_usage(depth > 0)?;
             let violation =
@@ -145,6 +173,13 @@ impl ClientVerifier {
         let found = std::ptr::from_ref(path.anchor()).cast::<()>();
         let is_found = |anchor: &TrustAnchor<'_>| std::ptr::from_ref(anchor).cast::<()>() == found;
         self.anchors.get(self.webpki_anchors.iter().position(is_found)?)
+    }
+
+    fn check_depth(&self, found: usize) -> Result<(), ChainError> {
+        match self.max_depth {
+            Some(allowed) if found > allowed => Err(ChainError::TooDeep { allowed, found }),
+            _ => Ok(()),
+        }
     }
 
     fn check_revocation(
@@ -262,10 +297,14 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        if self.accepts_unverified {
+        if self.tolerance == HandshakeTolerance::All {
             return Ok(ClientCertVerified::assertion()); // the chain is verified after the handshake
         }
         let judged = self.verify_chain(end_entity, intermediates, now);
+        let is_tolerated = |fault: &Error| {
+            self.tolerance == HandshakeTolerance::Untrusted && is_untrusted(fault, end_entity)
+        };
+        let judged = judged.or_else(|fault| if is_tolerated(&fault) { Ok(()) } else { Err(fault) });
         let judged = judged.inspect_err(|_| self.refused.record(end_entity));
         judged.map(|()| ClientCertVerified::assertion())
     }

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{CertificateError, Error, OtherError};
+
+use crate::identity::certificate::unaccepted_certificate::is_self_issued;
 
 /// The reason why a path found by webpki is rejected.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +25,8 @@ pub(crate) enum ChainError {
     MayNotSignHandshakes(String),
     #[error("{authority} allows {allowed} intermediate authorities below it (pathLenConstraint), there are {found}")]
     TooLong { authority: String, allowed: usize, found: usize },
+    #[error("{found} certificates stand between the caller's and a self-signed authority, at most {allowed} may (maxDepth)")]
+    TooDeep { allowed: usize, found: usize },
     #[error("in the certificate of {subject}, {what}")]
     NameConstraint { subject: String, what: String },
     #[error("a certificate of the chain is revoked")]
@@ -55,6 +59,19 @@ pub fn describe_tls_error(fault: &Error) -> String {
     }
 }
 
+/// Whether the only fault is that no known authority has signed the chain. webpki judges validity and usage of the
+/// caller's certificate before it looks for an authority. A self-signed certificate may be that of an authority.
+pub(crate) fn is_untrusted(fault: &Error, leaf: &CertificateDer<'_>) -> bool {
+    match fault {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => true,
+        Error::InvalidCertificate(CertificateError::Other(OtherError(other))) => {
+            let is_authority = other.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity);
+            is_authority && is_self_issued(leaf)
+        }
+        _ => false,
+    }
+}
+
 /// Converts a time of rustls.
 pub(crate) fn unix_timestamp(now: UnixTime) -> Timestamp {
     i64::try_from(now.as_secs()).ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(Timestamp::MAX)
@@ -70,7 +87,7 @@ pub(crate) fn placeholder_webpki_error(fault: &ChainError, now: UnixTime) -> web
         ChainError::Revoked => webpki::Error::CertRevoked,
         ChainError::UnknownStatus => webpki::Error::UnknownRevocationStatus,
         ChainError::ListExpired(at) => webpki::Error::CrlExpired { time: now, next_update: unix_time(*at) },
-        ChainError::TooLong { .. } => webpki::Error::PathLenConstraintViolated,
+        ChainError::TooLong { .. } | ChainError::TooDeep { .. } => webpki::Error::PathLenConstraintViolated,
         ChainError::NameConstraint { .. } => webpki::Error::NameConstraintViolation,
         ChainError::Unreadable(_) | ChainError::NotAuthority(_) | ChainError::MayNotSignHandshakes(_) => {
             webpki::Error::ExtensionValueInvalid

@@ -248,18 +248,18 @@ impl OpeningConnection<'_> {
         })
     }
 
-    /// Logs a caller that was accepted without an identity, because its certificate was not accepted. These lines are
+    /// Logs a connection that was accepted without an identity, because its certificate was not accepted. These lines are
     /// limited together with those of failed handshakes.
     fn log_unaccepted(&self, certificate: &UnacceptedCertificate) {
         if let Some(suppressed) = self.stats.should_log_failure(self.worker.components.clock.unix_seconds()) {
-            let UnacceptedCertificate { reason, summary } = certificate;
+            let UnacceptedCertificate { reason, summary, .. } = certificate;
             let subject = summary.as_ref().map(|summary| summary.subject.as_str());
             let issuer = summary.as_ref().map(|summary| summary.issuer.as_str());
             let serial = summary.as_ref().map(|summary| summary.serial.as_str());
             let address = self.address;
             tracing::info!(
                 %address, %reason, subject, issuer, serial, suppressed,
-                "client certificate not accepted; the caller has no identity (allowInsecureFallback)"
+                "client certificate not accepted; the caller has no identity"
             );
         }
     }

@@ -1,6 +1,6 @@
 //! Admission: decides whether a command may run.
 //!
-//! The steps in order: host, department, command, grant, size, limits, quota, ticket. Each step is a plain decision
+//! The steps in order: host, client certificate, department, command, grant, size, limits, quota, ticket. Each step is a plain decision
 //! that returns evidence.
 //!
 //! Guarantees:
@@ -19,6 +19,7 @@ use http::header::ORIGIN;
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
+use crate::identity::{CertificateFault, CertificateRefusal};
 use crate::limit::{LimitPermit, LimitRefusal, RateLimitInfo};
 use crate::model::{CommandKey, Department, Refused};
 use crate::policy::{Command, CorsPolicy, DepartmentPolicy, Grant, RouteMatch, RouteRequest, Subsystem};
@@ -72,6 +73,8 @@ pub(crate) struct CommandRefusal {
     pub(crate) detail: Cow<'static, str>,
     /// A status that describes the fault more exactly than the default of `refused`.
     pub(crate) status: Option<StatusCode>,
+    /// The page to which the caller is redirected.
+    pub(crate) location: Option<HeaderValue>,
     /// The methods of the commands at the requested path, for `Allow`.
     pub(crate) allow: Option<HeaderValue>,
     pub(crate) retry_after: Option<Duration>,
@@ -93,6 +96,7 @@ impl CommandRefusal {
             refused,
             detail: detail.into(),
             status: None,
+            location: None,
             allow: None,
             retry_after: None,
             rate_limit: None,
@@ -119,6 +123,9 @@ pub(crate) fn admit(
         return Err(
             context.unrouted_refusal(Refused::Misdirected, "the host of the request does not match this connection")
         );
+    }
+    if let Some(refusal) = context.certificate_refusal() {
+        return Err(refusal);
     }
     let caller = context.peer.department(&context.config.snapshot);
     let department = caller.ok_or_else(|| {
@@ -227,6 +234,23 @@ impl RequestContext {
         let mut refusal = self.unrouted_refusal(Refused::Malformed, fault.detail);
         refusal.status = Some(fault.status);
         refusal
+    }
+
+    /// The refusal of a request because of the client certificate of its connection: with 400 as nginx has it, or a
+    /// redirect to the page that the configuration names.
+    fn certificate_refusal(&self) -> Option<Box<CommandRefusal>> {
+        let (CertificateRefusal { fault, error_page }, detail) =
+            self.peer.certificate_refusal(&self.config.snapshot)?;
+        let (refused, status) = match fault {
+            CertificateFault::Missing | CertificateFault::NotAccepted => {
+                (Refused::Unauthenticated, StatusCode::BAD_REQUEST)
+            }
+            CertificateFault::OtherSubject => (Refused::Forbidden, StatusCode::FORBIDDEN),
+        };
+        let mut refusal = self.unrouted_refusal(refused, detail);
+        refusal.location = error_page.and_then(|page| HeaderValue::try_from(&*page).ok());
+        refusal.status = Some(if refusal.location.is_some() { StatusCode::FOUND } else { status });
+        Some(refusal)
     }
 
     /// A refusal before the command is determined.

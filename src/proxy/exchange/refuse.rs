@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
@@ -30,6 +30,9 @@ pub(crate) fn refuse(context: &RequestContext, refusal: &CommandRefusal) -> Resp
     let mut response = problem_response(context, status, refusal.refused.name(), &refusal.detail);
     if let Some(after) = refusal.retry_after.or(default_retry_after(refusal.refused)) {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+    }
+    if let Some(page) = refusal.location.clone().filter(|_| !context.is_grpc) {
+        response.headers_mut().insert(LOCATION, page);
     }
     if let Some(methods) = refusal.allow.clone().filter(|_| !context.is_grpc) {
         response.headers_mut().insert(ALLOW, methods); // RFC 9110 section 15.5.6

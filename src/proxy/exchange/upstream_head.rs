@@ -6,6 +6,7 @@
 //! - The host is the one that the caller named, or the one of `rewrite.host`. `X-Forwarded-Host` is always the former.
 //! - A field that the caller sends under such a name, or nominates in `Connection`, is removed before the gateway
 //!   writes its own fields (CVE-2024-45410).
+//! - So is a field about a client certificate, on every listener, if any listener forwards certificates.
 //!
 //! Leaves to others: the removal of hop-by-hop fields (`message::header_rules`), the framing (`upstream`).
 
@@ -16,8 +17,12 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::Incoming;
 
+use crate::identity::ForwardedCertificate;
 use crate::policy::{Backend, FieldEdits, UpstreamProtocol};
 use crate::proxy::message::field_line::{FORWARDED_FOR, put_header};
+use crate::proxy::message::header_rules::{
+    CLIENT_CERTIFICATE, CLIENT_ISSUER, CLIENT_SUBJECT, CLIENT_VERIFY, is_client_certificate_field,
+};
 use crate::proxy::message::request_id::{REQUEST_ID, caller_request_id};
 use crate::proxy::message::{grpc, header_rules};
 use crate::proxy::upstream::{EncodedHead, RequestFraming};
@@ -123,14 +128,21 @@ impl UpstreamHead<'_> {
     fn for_each_header(&self, mut put: impl FnMut(&HeaderName, &[u8])) {
         let Self { context, admitted, request, edits, .. } = *self;
         let upgrade = context.upgrade.as_ref();
+        let forwards = context.config.snapshot.forwards_certificates;
         let has_reserved = header_rules::sanitize_request(request.headers(), |name, value| {
-            let is_ours = *name == GRPC_TIMEOUT || upgrade.is_some_and(|upgrade| upgrade.replaces_header(name));
+            let is_ours = *name == GRPC_TIMEOUT
+                || upgrade.is_some_and(|upgrade| upgrade.replaces_header(name))
+                || (forwards && is_client_certificate_field(name));
             if !is_ours && !edits.is_some_and(|edits| edits.overrides(name)) {
                 put(name, value);
             }
         });
-        for (name, value) in edits.into_iter().flat_map(FieldEdits::new_fields) {
+        let new_fields = edits.into_iter().flat_map(FieldEdits::new_fields);
+        for (name, value) in new_fields.filter(|(name, _)| !(forwards && is_client_certificate_field(name))) {
             put(name, value.as_bytes());
+        }
+        if forwards && let Some(told) = context.peer.forwarded_certificate() {
+            put_certificate(&told, &mut put);
         }
         if self.is_copy {
             put(&MIRROR_HEADER, b"1");
@@ -153,6 +165,16 @@ impl UpstreamHead<'_> {
         put(&FORWARDED_HOST, admitted.host.as_bytes());
         if let Some(deadline) = admitted.deadline.filter(|_| context.grpc_timeout.is_some()) {
             put(&GRPC_TIMEOUT, grpc::format_timeout(deadline).as_bytes());
+        }
+    }
+}
+
+fn put_certificate(told: &ForwardedCertificate, put: &mut impl FnMut(&HeaderName, &[u8])) {
+    let ForwardedCertificate { verdict, subject, issuer, certificate } = told;
+    put(&CLIENT_VERIFY, verdict.as_bytes());
+    for (name, value) in [(CLIENT_SUBJECT, subject), (CLIENT_ISSUER, issuer), (CLIENT_CERTIFICATE, certificate)] {
+        if let Some(value) = value {
+            put(&name, value.as_bytes());
         }
     }
 }

@@ -13,6 +13,24 @@ use crate::policy::is_reserved_header;
 use super::grammar::is_trailer_allowed;
 use super::header_list::list_items;
 
+/// The fields about the client certificate of a connection, under the names that ingress-nginx gives them.
+pub(crate) const CLIENT_VERIFY: HeaderName = HeaderName::from_static("ssl-client-verify");
+pub(crate) const CLIENT_SUBJECT: HeaderName = HeaderName::from_static("ssl-client-subject-dn");
+pub(crate) const CLIENT_ISSUER: HeaderName = HeaderName::from_static("ssl-client-issuer-dn");
+pub(crate) const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("ssl-client-cert");
+
+/// Whether a field makes a statement about the client certificate of the connection. Servers that pass fields on as
+/// variables do not tell `-` from `_`.
+pub(crate) fn is_client_certificate_field(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    let is = |field: HeaderName| {
+        let field = field.as_str();
+        let alike = |(one, other): (u8, u8)| one == other || (one == b'_' && other == b'-');
+        text.len() == field.len() && text.bytes().zip(field.bytes()).all(alike)
+    };
+    text.starts_with("ssl") && [CLIENT_VERIFY, CLIENT_SUBJECT, CLIENT_ISSUER, CLIENT_CERTIFICATE].into_iter().any(is)
+}
+
 /// Passes the fields of a caller's request that may be forwarded to `put`. The code that writes the head adds `Host`
 /// and the framing.
 ///
@@ -58,10 +76,12 @@ pub(crate) fn sanitize_response_trailers(trailers: &mut HeaderMap) {
     remove_headers(trailers, |name| is_hop_by_hop(name) || !is_trailer_allowed(name));
 }
 
-/// Removes the fields that a caller's trailers may not hold. hyper rejects framing fields there already. A Cookie is
-/// removed too.
+/// Removes the fields that a caller's trailers may not hold. hyper rejects framing fields there already. A Cookie and the
+/// fields about a client certificate are removed too.
 pub(crate) fn sanitize_request_trailers(trailers: &mut HeaderMap) {
-    remove_headers(trailers, |name| is_hop_by_hop(name) || is_reserved_header(name) || *name == COOKIE);
+    remove_headers(trailers, |name| {
+        is_hop_by_hop(name) || is_reserved_header(name) || is_client_certificate_field(name) || *name == COOKIE
+    });
 }
 
 /// The whole Cookie. HTTP/2 may split it into several fields; HTTP/1.1 has only the joined form (RFC 9113 section
@@ -196,8 +216,29 @@ mod tests {
     }
 
     #[test]
+    fn fields_about_client_certificates_are_found_in_every_spelling() {
+        for (name, is_found) in [
+            ("ssl-client-verify", true),
+            ("ssl_client_verify", true),
+            ("ssl-client_subject-dn", true),
+            ("ssl-client-issuer-dn", true),
+            ("ssl-client-cert", true),
+            ("ssl-client-certificate", false),
+            ("ssl-client", false),
+            ("x-ssl-client-verify", false),
+        ] {
+            assert_eq!(is_client_certificate_field(&HeaderName::from_static(name)), is_found, "{name}");
+        }
+    }
+
+    #[test]
     fn reserved_fields_are_removed_from_request_trailers() {
-        let mut given = headers(&[("x-tallygate-department", "mayor"), ("x-checksum", "1"), ("cookie", "a=1")]);
+        let mut given = headers(&[
+            ("x-tallygate-department", "mayor"),
+            ("ssl-client-verify", "SUCCESS"),
+            ("x-checksum", "1"),
+            ("cookie", "a=1"),
+        ]);
         sanitize_request_trailers(&mut given);
         assert_eq!(given.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-checksum"]);
     }

@@ -21,7 +21,10 @@ use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 
 use crate::clock::Clock;
-use crate::identity::{Caller, ConnectionHosts, HandshakePeer, ServerTls, UnacceptedCertificate};
+use crate::identity::{
+    Caller, CertificateFault, CertificateRefusal, ConnectionHosts, ForwardedCertificate, HandshakePeer, ServerTls,
+    ShownCertificate, TrustSet, UnacceptedCertificate,
+};
 use crate::lifecycle::DrainWatcher;
 use crate::model::Name;
 use crate::policy::{CallerUnclaimed, DepartmentPolicy, PolicySnapshot};
@@ -61,7 +64,7 @@ pub(crate) struct HandshakeInfo {
 /// The peer of a downstream connection.
 pub(crate) struct DownstreamPeer {
     caller: Option<Caller>,
-    /// The certificate that was not accepted, of a caller that was (`allowInsecureFallback`). It identifies nobody.
+    /// The certificate that was not accepted, on a connection that was. It identifies nobody.
     pub(crate) unaccepted: Option<UnacceptedCertificate>,
     address: HeaderValue,
     is_proxy: bool,
@@ -85,6 +88,10 @@ struct PeerAuthorization {
     is_trusted: bool,
     hosts: AllowedHosts,
     department: Option<Arc<DepartmentPolicy>>,
+    /// Why all requests are refused, because of the client certificate.
+    refusal: Option<CertificateRefusal>,
+    /// What subsystems are told about the client certificate.
+    forwarded: Option<Rc<ForwardedCertificate>>,
 }
 
 /// The hosts that the commands of a connection may name.
@@ -131,10 +138,15 @@ impl DownstreamPeer {
             HandshakePeer::Verified(caller) => (Some(caller), None),
             HandshakePeer::Unaccepted(certificate) => (None, Some(certificate)),
         };
+        let server_name = handshake.server_name.as_deref();
+        let trust = at_handshake.as_ref().and_then(|tls| tls.trust_for_sni(server_name));
+        let shown = shown_certificate(caller.as_ref(), unaccepted.as_ref());
         let authorization = PeerAuthorization {
             snapshot: Arc::clone(snapshot),
             is_trusted: true,
-            hosts: AllowedHosts::new(at_handshake.as_deref(), handshake.server_name.as_deref()),
+            refusal: trust.and_then(|trust| trust.refuse_requests(shown)),
+            forwarded: forwarded_certificate(trust, shown),
+            hosts: AllowedHosts::new(at_handshake.as_deref(), server_name),
             department: department_for(caller.as_ref(), &listener, snapshot),
             tls: at_handshake,
         };
@@ -219,6 +231,26 @@ impl DownstreamPeer {
         }
     }
 
+    /// Why every request of this connection is refused because of its client certificate, and the text for the caller.
+    pub(crate) fn certificate_refusal(
+        &self,
+        snapshot: &Arc<PolicySnapshot>,
+    ) -> Option<(CertificateRefusal, Cow<'static, str>)> {
+        self.refresh(snapshot);
+        let refusal = self.authorization.borrow().refusal.clone()?;
+        let detail = match refusal.fault {
+            CertificateFault::Missing => "no required client certificate was sent on this connection".into(),
+            CertificateFault::NotAccepted => self.unauthenticated_detail(snapshot),
+            CertificateFault::OtherSubject => "the client certificate has not the subject that this host expects".into(),
+        };
+        Some((refusal, detail))
+    }
+
+    /// What the subsystem is told about the client certificate.
+    pub(crate) fn forwarded_certificate(&self) -> Option<Rc<ForwardedCertificate>> {
+        self.authorization.borrow().forwarded.clone()
+    }
+
     /// Whether this connection may ask for a host under this snapshot (the hosts that its SNI selects).
     pub(crate) fn is_host_allowed(&self, host: &str, snapshot: &Arc<PolicySnapshot>) -> bool {
         self.refresh(snapshot);
@@ -297,9 +329,13 @@ impl DownstreamPeer {
         let now = self.clock.wall();
         let trusted = tls.as_ref().is_none_or(|tls| self.is_trusted_by(tls, now)) && !self.has_expired(now);
         let department = if trusted { department_for(self.caller.as_ref(), &self.listener, snapshot) } else { None };
+        let trust = tls.as_ref().and_then(|tls| tls.trust_for_sni(self.server_name.as_deref()));
+        let shown = shown_certificate(self.caller.as_ref(), self.unaccepted.as_ref());
         PeerAuthorization {
             snapshot: Arc::clone(snapshot),
             is_trusted: trusted,
+            refusal: trust.and_then(|trust| trust.refuse_requests(shown)),
+            forwarded: forwarded_certificate(trust, shown),
             hosts: AllowedHosts::new(tls.as_deref(), self.server_name.as_deref()),
             department,
             tls,
@@ -316,7 +352,7 @@ impl DownstreamPeer {
         match (&self.caller, &self.unaccepted) {
             _ if trust_before.is_some_and(|before| trust.has_same_trust(before)) => before.is_trusted,
             (Some(caller), _) => trust.still_accepts(caller, now),
-            (None, Some(_)) => trust.accepts_unverified(),
+            (None, Some(certificate)) => trust.tolerates(certificate),
             (None, None) => !trust.requires_certificates(),
         }
     }
@@ -324,6 +360,21 @@ impl DownstreamPeer {
     fn has_expired(&self, now: Timestamp) -> bool {
         self.caller.as_ref().is_some_and(|caller| caller.expires_at() < now)
     }
+}
+
+fn shown_certificate<'a>(
+    caller: Option<&'a Caller>,
+    unaccepted: Option<&'a UnacceptedCertificate>,
+) -> ShownCertificate<'a> {
+    match (caller.and_then(|caller| caller.chain().first()), unaccepted) {
+        (Some(leaf), _) => ShownCertificate::Verified(leaf),
+        (None, Some(certificate)) => ShownCertificate::Unaccepted(certificate),
+        (None, None) => ShownCertificate::None,
+    }
+}
+
+fn forwarded_certificate(trust: Option<&TrustSet>, shown: ShownCertificate<'_>) -> Option<Rc<ForwardedCertificate>> {
+    trust?.forwarded_certificate(shown).map(Rc::new)
 }
 
 /// The department of a caller; without a certificate, that of the listener's anonymous callers.
