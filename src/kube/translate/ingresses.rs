@@ -19,7 +19,7 @@ use super::certificates::{CertificateTexts, CertificateUse, TextCollector, take_
 use super::ingress_listeners::{DEPARTMENT, HTTP_LISTENER, HTTPS_LISTENER, IngressHosts};
 use super::names;
 use super::nginx::{
-    AnnotationCounts, CLIENT_AUTH_FIELDS, CanaryPlan, FindingVerdict, HttpsScope, NginxPlan, PathPlan, UpstreamPlan,
+    AnnotationCounts, CanaryPlan, FindingVerdict, HttpsScope, NginxPlan, PathPlan, UpstreamPlan,
     held_paths, read_annotations,
 };
 use super::references::Referrer;
@@ -215,9 +215,9 @@ fn take_client_auth(index: &Index, plan: &mut IngressPlan<'_>, texts: &mut TextC
     }
     match take_authorities(index, from, &secret_reference(&wanted.secret), texts) {
         Ok(authorities) => {
-            plan.client_auth = Some(json!({ "mode": wanted.mode, "authorities": [authorities] }));
-            let request = json!({ "remove": CLIENT_AUTH_FIELDS });
-            plan.nginx.command.insert("headers".to_owned(), json!({ "request": request }));
+            let mut client_auth = wanted.settings;
+            client_auth["authorities"] = json!([authorities]);
+            plan.client_auth = Some(client_auth);
         }
         Err(broken) => plan.refuse(broken.reason, &broken.message),
     }
@@ -586,7 +586,10 @@ fn weighted(share: &Value, weight: u64) -> Value {
 
 /// Whether a host is served over HTTPS alone: plain requests would bypass its client certificates, or are redirected.
 fn is_https_only(plan: &IngressPlan<'_>, host: &str) -> bool {
-    let needs_certificate = plan.client_auth.as_ref().is_some_and(|client_auth| client_auth["mode"] == "required");
+    let needs_certificate = plan
+        .client_auth
+        .as_ref()
+        .is_some_and(|client_auth| client_auth["mode"] == "required" || client_auth.get("subject").is_some());
     let has_tls = || plan.ingress.tls.iter().flat_map(|tls| &tls.hosts).any(|name| name.eq_ignore_ascii_case(host));
     needs_certificate
         || match plan.nginx.redirects.https {

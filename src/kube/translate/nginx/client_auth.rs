@@ -4,21 +4,25 @@
 //!
 //! Leaves to others: the Secret, and the certificates of the hosts (`ingress_listeners`).
 
+use serde_json::{Value, json};
+
 use super::annotation_reader::AnnotationReader;
 use super::values::{parse_count, parse_switch};
+use crate::identity::SubjectPattern;
 use crate::kube::objects::Ingress;
 
-/// The fields in which ingress-nginx forwards the certificate to servers. Those of callers are removed.
-pub(in crate::kube::translate) const CLIENT_AUTH_FIELDS: [&str; 4] =
-    ["ssl-client-cert", "ssl-client-issuer-dn", "ssl-client-subject-dn", "ssl-client-verify"];
+/// `auth-tls-verify-depth` without the annotation, or with 0.
+const DEPTH: u64 = 1;
+/// The largest depth: that of OpenSSL.
+const DEPTH_MAX: u64 = 100;
 
 /// The client certificates of the hosts of an Ingress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::kube::translate) struct ClientAuthPlan {
     /// The Secret with `ca.crt`, in the namespace of the Ingress.
     pub(in crate::kube::translate) secret: String,
-    /// `clientAuth.mode`.
-    pub(in crate::kube::translate) mode: &'static str,
+    /// `clientAuth` without `authorities`.
+    pub(in crate::kube::translate) settings: Value,
 }
 
 pub(super) fn read_client_auth(reader: &mut AnnotationReader<'_>, ingress: &Ingress) -> Option<ClientAuthPlan> {
@@ -29,7 +33,7 @@ pub(super) fn read_client_auth(reader: &mut AnnotationReader<'_>, ingress: &Ingr
     let mode = match reader.value("auth-tls-verify-client") {
         None | Some("on") => "required",
         Some("optional") => "optional",
-        Some("optional_no_ca") => "allowInsecureFallback",
+        Some("optional_no_ca") => "anyAuthority",
         Some("off") => {
             without_effect(reader, "off");
             return None;
@@ -44,8 +48,15 @@ pub(super) fn read_client_auth(reader: &mut AnnotationReader<'_>, ingress: &Ingr
         judge_secret(reader, ingress);
     }
     judge_mode(reader);
-    judge_details(reader);
-    Some(ClientAuthPlan { secret: secret?, mode })
+    let mut settings = json!({ "mode": mode, "refusal": "response", "maxDepth": read_depth(reader) });
+    settings["forward"] = json!(read_forward(reader));
+    if let Some(page) = read_error_page(reader) {
+        settings["errorPage"] = json!(page);
+    }
+    if let Some(subject) = read_subject(reader, mode) {
+        settings["subject"] = json!(subject);
+    }
+    Some(ClientAuthPlan { secret: secret?, settings })
 }
 
 fn without_effect(reader: &mut AnnotationReader<'_>, sentence: &str) {
@@ -65,49 +76,72 @@ fn judge_secret(reader: &mut AnnotationReader<'_>, ingress: &Ingress) {
     if ingress.default_backend.is_some() {
         return reader.refused("auth-tls-secret", "a default backend would answer other hosts without a certificate");
     }
-    let sentence = "the authorities of the host; a wrong certificate fails the handshake instead of getting 400, and \
-                    plain requests are redirected to HTTPS";
-    reader.differs("auth-tls-secret", sentence);
+    if reader.value("ssl-redirect").is_some_and(|value| parse_switch(value) == Some(false)) {
+        let sentence = "the authorities of the host; requests over plain HTTP are redirected to HTTPS nonetheless, as \
+                        they have no certificate";
+        return reader.differs("auth-tls-secret", sentence);
+    }
+    reader.taken("auth-tls-secret", "the authorities of the host; 400 for requests without a valid certificate");
 }
 
 fn judge_mode(reader: &mut AnnotationReader<'_>) {
-    match reader.value("auth-tls-verify-client") {
-        Some("on") => reader.taken("auth-tls-verify-client", "no request without a certificate"),
-        Some("optional") => {
-            let sentence = "callers without a certificate are accepted; a wrong one fails the handshake";
-            reader.differs("auth-tls-verify-client", sentence);
-        }
-        Some("optional_no_ca") => {
-            let sentence = "any certificate is accepted, but servers are not told about it";
-            reader.differs("auth-tls-verify-client", sentence);
-        }
-        _ => {}
-    }
+    let sentence = match reader.value("auth-tls-verify-client") {
+        Some("on") => "no request without a certificate",
+        Some("optional") => "requests without a certificate are accepted; a wrong one gets 400",
+        Some("optional_no_ca") => "a certificate of an unknown authority is accepted, as FAILED and without an identity",
+        _ => return,
+    };
+    reader.taken("auth-tls-verify-client", sentence);
 }
 
-fn judge_details(reader: &mut AnnotationReader<'_>) {
-    if reader.value("auth-tls-verify-depth").is_some_and(|depth| parse_count(depth).is_some()) {
-        let sentence = "chains may have up to 6 intermediate certificates that the authority vouches for; \
-                        pathLenConstraint of the authority bounds them";
-        reader.differs("auth-tls-verify-depth", sentence);
+fn read_depth(reader: &mut AnnotationReader<'_>) -> u64 {
+    let depth = reader.value("auth-tls-verify-depth").and_then(parse_count).filter(|depth| *depth > 0);
+    if depth.is_some() {
+        reader.taken("auth-tls-verify-depth", "the most certificates between the caller's and the root, as OpenSSL counts");
     } else {
-        reader.refused("auth-tls-verify-depth", "the value is not a number");
+        reader.taken("auth-tls-verify-depth", "no number above 0; the depth is 1, as in ingress-nginx");
     }
-    match reader.value("auth-tls-pass-certificate-to-upstream").map(parse_switch) {
-        Some(Some(true)) => {
-            let sentence = "servers get X-Tallygate-Caller, the identity in the certificate, and none of ssl-client-*";
-            reader.lost("auth-tls-pass-certificate-to-upstream", sentence);
-        }
-        _ => reader.taken("auth-tls-pass-certificate-to-upstream", "off"),
+    depth.unwrap_or(DEPTH).min(DEPTH_MAX)
+}
+
+fn read_forward(reader: &mut AnnotationReader<'_>) -> &'static str {
+    let name = "auth-tls-pass-certificate-to-upstream";
+    if reader.value(name).and_then(parse_switch) == Some(true) {
+        reader.taken(name, "ssl-client-cert has the certificate; ssl-client-* of callers is removed on all hosts");
+        return "certificate";
     }
-    if reader.value("auth-tls-error-page").is_some_and(|page| !page.is_empty()) {
-        reader.lost("auth-tls-error-page", "a wrong certificate fails the handshake, so no page can be shown");
-    } else {
+    reader.taken(name, "off; ssl-client-verify, ssl-client-subject-dn and ssl-client-issuer-dn are set nonetheless");
+    "names"
+}
+
+fn read_error_page(reader: &mut AnnotationReader<'_>) -> Option<String> {
+    let Some(page) = reader.value("auth-tls-error-page").filter(|page| !page.is_empty()) else {
         reader.taken("auth-tls-error-page", "empty");
+        return None;
+    };
+    let uri = page.parse::<http::Uri>().ok();
+    let is_url = uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    if !is_url || page.contains('$') {
+        reader.lost("auth-tls-error-page", "only a URL without variables can be a page; 400 without it");
+        return None;
     }
-    if reader.value("auth-tls-match-cn").is_some_and(|pattern| !pattern.is_empty()) {
-        reader.refused("auth-tls-match-cn", "every certificate of the authority would be accepted");
-    } else {
-        reader.taken("auth-tls-match-cn", "empty");
+    reader.taken("auth-tls-error-page", "302 to this URL instead of 400");
+    Some(page.to_owned())
+}
+
+fn read_subject(reader: &mut AnnotationReader<'_>, mode: &str) -> Option<String> {
+    let name = "auth-tls-match-cn";
+    let Some(pattern) = reader.value(name).filter(|pattern| !pattern.is_empty()) else {
+        reader.taken(name, "empty");
+        return None;
+    };
+    if SubjectPattern::parse(pattern).is_err() {
+        reader.refused(name, "is not a regular expression in the syntax of RE2");
+        return None;
     }
+    match mode {
+        "anyAuthority" => reader.differs(name, "403 for other subjects, and for every certificate that is not verified"),
+        _ => reader.taken(name, "403 for other subjects"),
+    }
+    Some(pattern.to_owned())
 }

@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 pub use self::annotation_reader::{AnnotationCounts, AnnotationMap, FindingVerdict, NginxFinding, PREFIX};
 pub(super) use self::canary::CanaryPlan;
 pub use self::catalogue::global_findings;
-pub(super) use self::client_auth::{CLIENT_AUTH_FIELDS, ClientAuthPlan};
+pub(super) use self::client_auth::ClientAuthPlan;
 pub(super) use self::paths::{PathPlan, held_paths};
 pub(super) use self::redirects::{HttpsScope, RedirectPlan};
 pub(super) use self::upstream::UpstreamPlan;

@@ -171,21 +171,27 @@ fn annotations_with_others_have_their_verdict() {
         (&[("proxy-ssl-server-name", "on"), HTTPS], "taken"),
         (&[("proxy-ssl-server-name", "off"), HTTPS], "differs"),
         (&[("proxy-ssl-verify-depth", "2"), HTTPS], "differs"),
-        (&[AUTH], "differs"),
+        (&[AUTH], "taken"),
+        (&[AUTH, ("ssl-redirect", "true")], "taken"),
+        (&[AUTH, ("ssl-redirect", "false")], "differs"),
         (&[("auth-tls-secret", "other/ca")], "refused"),
         (&[("auth-tls-secret", "")], "refused"),
         (&[("auth-tls-verify-client", "on"), AUTH], "taken"),
         (&[("auth-tls-verify-client", "off"), AUTH], "taken"),
-        (&[("auth-tls-verify-client", "optional"), AUTH], "differs"),
-        (&[("auth-tls-verify-client", "optional_no_ca"), AUTH], "differs"),
+        (&[("auth-tls-verify-client", "optional"), AUTH], "taken"),
+        (&[("auth-tls-verify-client", "optional_no_ca"), AUTH], "taken"),
         (&[("auth-tls-verify-client", "perhaps"), AUTH], "refused"),
         (&[("auth-tls-verify-client", "perhaps")], "taken"),
-        (&[("auth-tls-verify-depth", "1"), AUTH], "differs"),
-        (&[("auth-tls-verify-depth", "deep"), AUTH], "refused"),
-        (&[("auth-tls-pass-certificate-to-upstream", "true"), AUTH], "lost"),
+        (&[("auth-tls-verify-depth", "1"), AUTH], "taken"),
+        (&[("auth-tls-verify-depth", "deep"), AUTH], "taken"),
+        (&[("auth-tls-pass-certificate-to-upstream", "true"), AUTH], "taken"),
         (&[("auth-tls-pass-certificate-to-upstream", "false"), AUTH], "taken"),
-        (&[("auth-tls-error-page", "https://a.example/e"), AUTH], "lost"),
-        (&[("auth-tls-match-cn", "CN=police"), AUTH], "refused"),
+        (&[("auth-tls-error-page", "https://a.example/e"), AUTH], "taken"),
+        (&[("auth-tls-error-page", "https://a.example/$request_uri"), AUTH], "lost"),
+        (&[("auth-tls-error-page", "/e"), AUTH], "lost"),
+        (&[("auth-tls-match-cn", "CN=police"), AUTH], "taken"),
+        (&[("auth-tls-match-cn", "CN=(?!police)"), AUTH], "refused"),
+        (&[("auth-tls-match-cn", "CN=police"), AUTH, ("auth-tls-verify-client", "optional_no_ca")], "differs"),
         (&[("auth-tls-match-cn", "CN=police")], "taken"),
         (&[("limit-rpm", "10"), ("limit-rps", "1")], "differs"),
         (&[("limit-rps", "1"), ("limit-rpm", "10")], "lost"),
@@ -392,6 +398,28 @@ fn canaries_are_rules_before_weights() {
     ] {
         assert_eq!(regex.is_match(field), fits, "{field}");
     }
+}
+
+#[test]
+fn client_authentication_follows_the_annotations() {
+    for (annotations, expected) in [
+        (&[][..], json!({})),
+        (&[("auth-tls-verify-client", "optional")], json!({ "mode": "optional" })),
+        (&[("auth-tls-verify-client", "optional_no_ca")], json!({ "mode": "anyAuthority" })),
+        (&[("auth-tls-verify-depth", "3")], json!({ "maxDepth": 3 })),
+        (&[("auth-tls-verify-depth", "0")], json!({ "maxDepth": 1 })),
+        (&[("auth-tls-verify-depth", "1000")], json!({ "maxDepth": 100 })),
+        (&[("auth-tls-pass-certificate-to-upstream", "true")], json!({ "forward": "certificate" })),
+        (&[("auth-tls-error-page", "https://b.example/e")], json!({ "errorPage": "https://b.example/e" })),
+        (&[("auth-tls-match-cn", "CN=a")], json!({ "subject": "CN=a" })),
+    ] {
+        let mut whole = json!({ "mode": "required", "refusal": "response", "maxDepth": 1, "forward": "names" });
+        whole.as_object_mut().expect("a mapping").extend(expected.as_object().cloned().unwrap_or_default());
+        let annotations: Vec<(&str, &str)> = annotations.iter().copied().chain([AUTH]).collect();
+        let auth = plan(&["/"], &annotations).client_auth.expect("client authentication");
+        assert_eq!((auth.secret.as_str(), auth.settings), ("ca", whole), "{annotations:?}");
+    }
+    assert_eq!(plan(&["/"], &[AUTH, ("auth-tls-verify-client", "off")]).client_auth, None);
 }
 
 #[test]
