@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::model::{CalendarOffset, Month, Refused, Window};
 
+use super::address_limiters::AddressPermit;
 use super::keyed_limiters::KeyLimiter;
 use super::monthly_usage::{MonthlyUsage, QuotaExhausted, TakenUnits};
 use super::quota_plan::QuotaPlan;
@@ -47,6 +48,8 @@ pub struct LimitPermit {
     keeps_units: bool,
     /// Whether concurrency permits are held: of the command, and of the department.
     held_permits: [bool; 2],
+    /// The permit of the client's address.
+    address: Option<AddressPermit>,
 }
 
 /// A refusal by a limit.
@@ -77,6 +80,7 @@ impl CommandGate {
             taken_units: None,
             keeps_units: false,
             held_permits: [false; 2],
+            address: None,
         };
         for (limiter, place) in self.narrow_limiters.iter().zip(&mut permit.held_permits) {
             *place = acquire_concurrency(limiter.as_deref())?; // an early return drops `permit`, which releases them
@@ -188,7 +192,7 @@ fn acquire_concurrency(limiter: Option<&KeyLimiter>) -> Result<bool, LimitRefusa
     Err(LimitRefusal { refused: Refused::TooManyConcurrent, retry_after: RETRY_CONCURRENT, rate_limit: None })
 }
 
-fn rate_refusal(empty: BucketEmpty) -> LimitRefusal {
+pub(crate) fn rate_refusal(empty: BucketEmpty) -> LimitRefusal {
     LimitRefusal { refused: Refused::RateLimited, retry_after: empty.retry_after, rate_limit: Some(empty.info) }
 }
 
@@ -196,6 +200,12 @@ impl LimitPermit {
     /// The state of the tightest limit, for the response headers.
     pub fn rate_limit_info(&self) -> Option<RateLimitInfo> {
         self.rate_limit
+    }
+
+    /// Holds the permit of the client's address as long as this one. Its tokens stay taken.
+    pub fn hold_address(&mut self, mut permit: AddressPermit) {
+        permit.keep_tokens();
+        self.address = Some(permit);
     }
 
     /// Keeps the units used, for an admitted command. Without this call the drop of the permit returns them.

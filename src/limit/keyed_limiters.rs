@@ -3,9 +3,9 @@
 //! Guarantees:
 //!
 //! - A limiter is created on first use, and its state is carried over from configuration to configuration.
-//! - The map holds at most [`PolicySnapshot::LIMITERS_MAX`] limiters. A full map evicts idle limiters.
+//! - The map holds at most so many limiters as it was made for. A full map evicts idle limiters.
 
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(crate) struct KeyLimiter {
     pub(crate) semaphore: AtomicSemaphore,
 }
 
-/// The map is full: see [`PolicySnapshot::LIMITERS_MAX`].
+/// The map is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimitersFull;
 
@@ -63,21 +63,21 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Limiters by key.
 #[derive(Debug)]
-pub(crate) struct KeyedLimiters<K: Eq + Hash> {
-    limiters: DashMap<K, Arc<KeyLimiter>, RandomState>,
+pub(crate) struct KeyedLimiters<K: Eq + Hash, S: BuildHasher + Clone = RandomState> {
+    limiters: DashMap<K, Arc<KeyLimiter>, S>,
     max: usize,
     /// The time of the last sweep, in nanoseconds of the monotonic clock; 0 for never.
     last_sweep: AtomicU64,
 }
 
-impl<K: Eq + Hash + Copy> KeyedLimiters<K> {
+impl<K: Eq + Hash + Copy, S: BuildHasher + Clone + Default> KeyedLimiters<K, S> {
     pub(crate) fn new() -> Self {
         Self::with_capacity(PolicySnapshot::LIMITERS_MAX.get() as usize)
     }
 
     /// A map of at most `max` limiters.
     pub(crate) fn with_capacity(max: usize) -> Self {
-        let limiters = DashMap::with_hasher(RandomState::default());
+        let limiters = DashMap::with_hasher(S::default());
         Self { limiters, max, last_sweep: AtomicU64::new(0) }
     }
 
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn only_limiters_at_rest_are_evicted() {
         let clock = Clock::manual("2026-11-24T03:59:59Z".parse::<Timestamp>().expect("a time"));
-        let keyed = KeyedLimiters::with_capacity(3);
+        let keyed: KeyedLimiters<u32> = KeyedLimiters::with_capacity(3);
         clock.advance(Duration::from_secs(2));
         let under = |key: u32| keyed.limiter_for(key, limits(), &clock);
         let drained = under(1).expect("room");

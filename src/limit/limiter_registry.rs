@@ -8,6 +8,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,9 +16,10 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
 use crate::clock::Clock;
-use crate::model::{CalendarOffset, Month, Name, RateLimit, Refused, TrafficLimits, Window};
+use crate::model::{AddressLimits, CalendarOffset, Month, Name, RateLimit, Refused, TrafficLimits, Window};
 use crate::policy::{Command, DepartmentPolicy, PolicySnapshot};
 
+use super::address_limiters::{AddressLimiters, AddressPermit};
 use super::command_gate::{CommandGate, LimitPermit, LimitRefusal, RETRY_CONCURRENT};
 use super::keyed_limiters::{KeyLimiter, KeyedLimiters, LimitersFull};
 use super::monthly_usage::MonthlyUsage;
@@ -35,6 +37,7 @@ pub struct LimiterRegistry {
     pub(crate) departments: KeyedLimiters<u32>,
     /// By department number and command number.
     commands: KeyedLimiters<(u32, u32)>,
+    addresses: AddressLimiters,
     /// By department number. Never removed, because a department may come back within its month. Bounded like
     /// [`crate::model::NameInterner`]: by the configurations that the process has loaded.
     usage: DashMap<u32, Arc<MonthlyUsage>, RandomState>,
@@ -65,6 +68,7 @@ impl LimiterRegistry {
             total: KeyedLimiters::new(),
             departments: KeyedLimiters::new(),
             commands: KeyedLimiters::new(),
+            addresses: AddressLimiters::new(),
             usage: DashMap::with_hasher(RandomState::default()),
             quotas: arc_swap::ArcSwap::default(),
         }
@@ -81,6 +85,7 @@ impl LimiterRegistry {
             departments.get(department).and_then(|_| commands.get(command)).copied()
         };
         self.commands.enforce(of_command, &self.clock);
+        self.addresses.enforce(&zone_limits(snapshot), &self.clock);
         self.enforce_quotas(snapshot);
     }
 
@@ -151,6 +156,14 @@ impl LimiterRegistry {
         }))
     }
 
+    /// Checks the limits of a client's address.
+    ///
+    /// # Errors
+    /// A refusal, which has spent nothing.
+    pub fn admit_address(&self, limits: &AddressLimits, address: IpAddr) -> Result<AddressPermit, LimitRefusal> {
+        self.addresses.admit(limits, address, &self.clock)
+    }
+
     /// Resolves a gate and checks it, for callers that check only once.
     pub fn admit(
         &self,
@@ -181,6 +194,13 @@ fn rate_only(rate: RateLimit) -> TrafficLimits {
 
 fn has_limits(limits: &TrafficLimits) -> bool {
     limits.rate.is_some() || limits.concurrent.is_some()
+}
+
+/// The limits of each zone, by its number.
+fn zone_limits(snapshot: &PolicySnapshot) -> HashMap<u32, [TrafficLimits; AddressLimits::PARTS]> {
+    let commands = snapshot.subsystems.iter().flat_map(|subsystem| &subsystem.commands);
+    let limits = commands.filter_map(|command| command.address_limits.as_ref());
+    limits.map(|limits| (limits.number, limits.limits)).collect()
 }
 
 fn command_limits(snapshot: &PolicySnapshot) -> HashMap<u32, TrafficLimits> {

@@ -9,6 +9,7 @@
 //!
 //! Leaves to others: the count of commands and refusals (`ledger`). This module only decides.
 
+mod address_limiters;
 mod atomic_semaphore;
 mod command_gate;
 mod keyed_limiters;
@@ -17,6 +18,7 @@ mod monthly_usage;
 mod quota_plan;
 mod token_bucket;
 
+pub use address_limiters::AddressPermit;
 pub use command_gate::{CommandGate, LimitPermit, LimitRefusal};
 pub use limiter_registry::{LimiterRegistry, QuotaState};
 pub use monthly_usage::QUOTA_UNITS_MAX;

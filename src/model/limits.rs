@@ -2,6 +2,9 @@
 
 use std::num::{NonZeroU32, NonZeroU64};
 
+use super::name::Name;
+use super::network_ranges::NetworkRanges;
+
 /// A rate limit: a number of commands per unit of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
@@ -42,6 +45,29 @@ pub struct TrafficLimits {
     pub rate: Option<RateLimit>,
     /// The most commands in flight.
     pub concurrent: Option<NonZeroU32>,
+}
+
+/// The limits of each client address. Commands with the same zone share them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressLimits {
+    /// The name of the limits.
+    pub zone: Name,
+    /// The stable number of the name.
+    pub number: u32,
+    /// Each of them holds; the limit of commands in flight is in the first one.
+    pub limits: [TrafficLimits; Self::PARTS],
+    /// The addresses without limits.
+    pub except: NetworkRanges,
+    /// Whether a refusal has the status 503, as in nginx, instead of 429.
+    pub is_unavailable: bool,
+}
+
+impl AddressLimits {
+    /// The most rates.
+    pub const PARTS: usize = 2;
+    /// The most addresses, over all zones, that have limiters of their own. A full table takes up new ones once others
+    /// are idle; until then they share one limiter in each zone.
+    pub const ADDRESSES_MAX: usize = 65_536;
 }
 
 /// The most units of a department in a calendar month. The ledger holds the use, so a quota survives restarts.

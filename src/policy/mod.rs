@@ -25,7 +25,7 @@ mod upstream_policy;
 
 pub use self::grant::GrantDraft;
 pub use self::policy_conflict::{MatchPlace, PolicyConflict};
-pub use self::subsystem::{Command, CommandTimeouts, DepartmentPolicy, Durability, GrantRule, Subsystem};
+pub use self::subsystem::{Command, CommandTimeouts, DepartmentPolicy, Durability, GrantRule, SourceRanges, Subsystem};
 pub use backend::{Backend, BackendTimeouts, EndpointDiscovery, UpstreamAddress, UpstreamProtocol, UpstreamServer};
 pub use command_backends::{BackendShare, CommandBackends, ShareEdits, ShareTarget, WeightedBackends};
 pub use command_shape::{CommandShape, FieldEdits, MirrorFraction, MirrorTarget};

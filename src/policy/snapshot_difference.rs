@@ -342,7 +342,8 @@ fn command_keys(
     let mut keys = differing_keys([
         ("match", one.matches != other.matches),
         ("units", one.units != other.units),
-        ("limits", one.limits != other.limits),
+        ("limits", one.limits != other.limits || one.address_limits != other.address_limits),
+        ("sources", one.sources != other.sources),
         ("body", one.body_max != other.body_max),
         ("upgrade", one.upgrade != other.upgrade),
         ("durability", one.durability != other.durability),

@@ -8,12 +8,13 @@
 //! - the servers: `backend`.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::model::{CommandKey, Department, MonthlyQuota, Name, TrafficLimits};
+use crate::model::{AddressLimits, CommandKey, Department, MonthlyQuota, Name, NetworkRanges, TrafficLimits};
 
 use super::CommandShape;
 use super::backend::Backend;
@@ -100,6 +101,10 @@ pub struct Command {
     pub units: u64,
     /// The limits of each department on this command.
     pub limits: TrafficLimits,
+    /// The limits of each client address.
+    pub address_limits: Option<Arc<AddressLimits>>,
+    /// The client addresses that may call it; `None` for all.
+    pub sources: Option<Arc<SourceRanges>>,
     /// The largest request body, in bytes.
     pub body_max: u64,
     /// The protocol to which a connection may be upgraded (RFC 9110 section 7.8), such as `websocket`.
@@ -112,6 +117,22 @@ pub struct Command {
     pub shape: Option<Box<CommandShape>>,
     /// The backends that its requests are forwarded to.
     pub backends: CommandBackends,
+}
+
+/// The client addresses that may call a command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceRanges {
+    /// Only these; empty for all.
+    pub allow: NetworkRanges,
+    /// Not these, even if they are allowed.
+    pub deny: NetworkRanges,
+}
+
+impl SourceRanges {
+    /// Whether a client with this address may call.
+    pub fn admits(&self, address: IpAddr) -> bool {
+        !self.deny.contains(address) && (self.allow.is_empty() || self.allow.contains(address))
+    }
 }
 
 /// A rule of `grants` as written, for `explain`.

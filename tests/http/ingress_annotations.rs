@@ -103,7 +103,7 @@ async fn annotated_ingresses_answer_as_their_annotations_say() {
         ("/app/echo", "200", "ok"),
         ("/APP/echo", "404", "unknown_command"),
         ("/do/echo", "200", "ok"),
-        ("/do/admin/x", "503", "unreachable"),
+        ("/do/admin/x", "403", "forbidden"),
         ("/moved/a?b=c", "301 https://new.example/moved/a?b=c", "ok"),
     ] {
         assert_eq!(answer(&world, path).await, expected, "{path}");
@@ -113,5 +113,5 @@ async fn annotated_ingresses_answer_as_their_annotations_say() {
     assert_eq!(received, ["/do/echo", "/do/echo"]);
     world.note_answered_here("ingress", "shop.moved_ingress/rule-0-0", 1);
     let usage = world.close().await;
-    assert_eq!((usage.of("ingress", "ok"), usage.of("ingress", "unreachable")), (3, 1));
+    assert_eq!((usage.of("ingress", "ok"), usage.of("ingress", "forbidden")), (3, 1));
 }

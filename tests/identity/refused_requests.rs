@@ -228,9 +228,11 @@ async fn error_page_and_subject_answer_instead() {
 
 #[tokio::test]
 async fn a_reload_changes_the_verdict_on_open_connections() {
-    let auth = |mode: &str, depth: u64| json!({
-        "mode": mode, "authorities": ["pki/ca.pem"], "refusal": "response", "maxDepth": depth,
-    });
+    let auth = |mode: &str, depth: u64| {
+        json!({
+            "mode": mode, "authorities": ["pki/ca.pem"], "refusal": "response", "maxDepth": depth,
+        })
+    };
     let mut world = city(auth("optional", 2)).start().await;
     let deep = deep(&world.pki, 2);
     let (anonymous, known) = (world.client_with("public", None).h2(), world.client_with("public", Some(deep)).h2());
@@ -253,9 +255,7 @@ async fn server_names_of_one_port_have_settings_of_their_own() {
             pki.issue_server_as(name, &Leaf::dns(&format!("{name}.example")));
         }
     });
-    let entry = |name: &str, auth: Value| {
-        json!({ "certificate": format!("pki/{name}.pem"), "key": format!("pki/{name}.key"), "clientAuth": auth })
-    };
+    let entry = |name: &str, auth: Value| json!({ "certificate": format!("pki/{name}.pem"), "key": format!("pki/{name}.key"), "clientAuth": auth });
     let world = world.edit(|document| {
         let auth = |mode: &str, forward: &str| {
             json!({ "mode": mode, "authorities": ["pki/ca.pem"], "refusal": "response", "forward": forward })

@@ -47,6 +47,8 @@ pub(crate) fn compile_unnamed(subsystem: &Name, context: &mut CommandContext<'_>
         matches: Vec::new(),
         units: 1,
         limits: TrafficLimits::default(),
+        address_limits: None,
+        sources: None,
         body_max: PolicySnapshot::BODY_MAX_DEFAULT,
         upgrade: None,
         durability: context.durability,
@@ -79,10 +81,19 @@ fn compile_command(
     };
     let upgrade = written.upgrade.as_deref();
     let upgrade = upgrade.and_then(|text| compile_upgrade(text, uses_http2(&backends, context), &place.key("upgrade")));
+    let header = header_value(&format!("{subsystem}/{id}"));
+    let key = command_key(subsystem, id, context.name_interner);
+    let address_limits = limits::compile_address_limits(
+        written.address_limits.as_ref(),
+        (&key, context.name_interner),
+        &place.key("addressLimits"),
+    );
     Command {
-        header: header_value(&format!("{subsystem}/{id}")),
-        key: command_key(subsystem, id, context.name_interner),
+        header,
+        key,
         index: next_index(context),
+        address_limits,
+        sources: limits::compile_sources(written.sources.as_ref(), &place.key("sources")),
         shape,
         backends,
         matches,

@@ -1,12 +1,18 @@
 //! Compiles `limits` and `quota`: rate limits, concurrency limits and monthly quotas.
 
+use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::Arc;
 
-use crate::config::document::{GatewayLimitsDocument, LimitsDocument, QuotaDocument};
+use crate::config::document::{
+    AddressLimitsDocument, GatewayLimitsDocument, LimitsDocument, QuotaDocument, SourcesDocument,
+};
 use crate::limit::QUOTA_UNITS_MAX;
-use crate::model::{MonthlyQuota, QuotaAction, RateLimit, TrafficLimits};
+use crate::model::{AddressLimits, CommandKey, MonthlyQuota, NameInterner, QuotaAction, RateLimit, TrafficLimits};
+use crate::policy::{RouteScope, SourceRanges, Subsystem};
 
 use super::doc_path::DocPath;
+use super::listeners::compile_networks;
 use super::scalars;
 
 /// The longest time in which a burst may refill: a year. For more than that, a quota is the right setting.
@@ -24,6 +30,64 @@ pub(crate) fn compile_limits(limits: Option<&LimitsDocument>, place: &DocPath<'_
     TrafficLimits {
         rate: compile_rate(limits.rate.as_deref(), limits.burst, place),
         concurrent: limits.concurrent.and_then(|count| nonzero_count(count, &place.key("concurrent"))),
+    }
+}
+
+/// Compiles the limits of each client address on a command.
+pub(crate) fn compile_address_limits(
+    written: Option<&AddressLimitsDocument>,
+    (command, interner): (&CommandKey, &NameInterner),
+    place: &DocPath<'_>,
+) -> Option<Arc<AddressLimits>> {
+    let written = written?;
+    if written.rates.len() > AddressLimits::PARTS {
+        place.key("rates").problem(format!("{} rates; write at most {}", written.rates.len(), AddressLimits::PARTS));
+    }
+    if written.rates.is_empty() && written.concurrent.is_none() {
+        place.problem("limits nothing; write rates, concurrent, or both");
+    }
+    let mut limits = [TrafficLimits::default(); AddressLimits::PARTS];
+    for ((index, one), limits) in written.rates.iter().enumerate().zip(&mut limits) {
+        limits.rate = compile_rate(Some(&one.rate), one.burst, &place.key("rates").item(index));
+    }
+    limits[0].concurrent = written.concurrent.and_then(|count| nonzero_count(count, &place.key("concurrent")));
+    if !matches!(written.status, None | Some(429 | 503)) {
+        place.key("status").problem("is not the status of a limit; write 429 or 503");
+    }
+    let (zone, key) = match &written.zone {
+        Some(zone) => {
+            let zone = place.key("zone").parse_name(zone);
+            (zone.clone(), format!("z/{zone}"))
+        }
+        None => (command.command.clone(), format!("z/{}/{}", command.subsystem, command.command)),
+    };
+    let except = compile_networks(&written.except, &place.key("except"));
+    let number = interner.intern(&key);
+    Some(Arc::new(AddressLimits { zone, number, limits, except, is_unavailable: written.status == Some(503) }))
+}
+
+/// Compiles `sources`.
+pub(crate) fn compile_sources(written: Option<&SourcesDocument>, place: &DocPath<'_>) -> Option<Arc<SourceRanges>> {
+    let written = written?;
+    let allow = compile_networks(&written.allow, &place.key("allow"));
+    let deny = compile_networks(&written.deny, &place.key("deny"));
+    if allow.is_empty() && deny.is_empty() {
+        place.problem("restricts nothing; write allow, deny, or both");
+    }
+    Some(Arc::new(SourceRanges { allow, deny }))
+}
+
+/// Checks that commands with the same zone have the same limits.
+pub(crate) fn check_zones(subsystems: &[(Arc<Subsystem>, RouteScope)], root: &DocPath<'_>) {
+    let mut known: HashMap<u32, &AddressLimits> = HashMap::new();
+    for (position, (subsystem, _)) in subsystems.iter().enumerate() {
+        for (index, command) in subsystem.commands.iter().enumerate() {
+            let Some(limits) = &command.address_limits else { continue };
+            if **known.entry(limits.number).or_insert(limits) != **limits {
+                let place = root.key("subsystems").item(position).key("commands").item(index).key("addressLimits");
+                place.problem(format!("another command has other limits for the zone {}; write the same", limits.zone));
+            }
+        }
     }
 }
 

@@ -118,7 +118,7 @@ fn compile_security(listener: &ListenerDocument, folder: &Path, place: &DocPath<
 /// Whether a listener uses TLS.
 const PROTOCOL_KEYWORDS: [(&str, bool); 2] = [("https", true), ("http", false)];
 
-fn compile_networks(ranges: &[String], place: &DocPath<'_>) -> NetworkRanges {
+pub(crate) fn compile_networks(ranges: &[String], place: &DocPath<'_>) -> NetworkRanges {
     let mut networks = NetworkRanges::default();
     for (index, range) in ranges.iter().enumerate() {
         let _ = place.item(index).value_or_problem(networks.add_range(range)); // problems have been recorded

@@ -63,6 +63,7 @@ fn compile_snapshot(
         departments::compile_departments(&document.departments, &settings.listeners, context, &root.key("departments"));
     let backends = backends::compile_backends(document, settings.workers, root);
     let subsystems = subsystems::compile_subsystems(document, settings, context.numbers, &backends, root);
+    limits::check_zones(&subsystems, root);
     let known = grants::KnownNames::new(&departments, &subsystems);
     let grants = grants::compile_grants(&document.grants, &known, &root.key("grants"));
     let total = limits::compile_total_limit(document.limits.as_ref(), &root.key("limits"));

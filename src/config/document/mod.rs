@@ -264,6 +264,50 @@ pub(crate) struct LimitsDocument {
     pub(crate) concurrent: Option<u64>,
 }
 
+/// The limits of each client address. IPv6 addresses with the same first 64 bits are one address.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct AddressLimitsDocument {
+    /// A name; commands with the same name share these limits and write the same ones. Default: the command's own.
+    pub(crate) zone: Option<String>,
+    /// One or two rates; each of them holds.
+    #[serde(default)]
+    pub(crate) rates: Vec<AddressRateDocument>,
+    /// The most commands in flight.
+    pub(crate) concurrent: Option<u64>,
+    /// Ranges of addresses without limits.
+    #[serde(default)]
+    pub(crate) except: Vec<String>,
+    /// The status of refusals: 429 (default) or 503, as nginx has it.
+    pub(crate) status: Option<u64>,
+}
+
+/// A rate of each client address.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct AddressRateDocument {
+    /// N/s, N/m or N/h.
+    pub(crate) rate: String,
+    /// The most commands in a burst after an idle period: the burst of nginx and 1 more. Default: the number in the
+    /// rate.
+    pub(crate) burst: Option<u64>,
+}
+
+/// The client addresses that may call a command. Others are forbidden.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct SourcesDocument {
+    /// Only these ranges. Default: all.
+    #[serde(default)]
+    pub(crate) allow: Vec<String>,
+    /// Not these ranges, even if they are allowed.
+    #[serde(default)]
+    pub(crate) deny: Vec<String>,
+}
+
 /// A department: the unit of billing and of limits.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -424,6 +468,10 @@ pub(crate) struct CommandDocument {
     pub(crate) units: Option<u64>,
     /// The limits of each department on this command.
     pub(crate) limits: Option<LimitsDocument>,
+    /// The limits of each client address.
+    pub(crate) address_limits: Option<AddressLimitsDocument>,
+    /// The client addresses that may call it. Default: all.
+    pub(crate) sources: Option<SourcesDocument>,
     /// The limits of its request body.
     pub(crate) body: Option<BodyDocument>,
     /// The protocol to which a connection may be upgraded, such as websocket. Default: none.

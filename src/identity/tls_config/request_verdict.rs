@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn only_a_verified_certificate_has_a_subject() {
         let subject = Some(SubjectPattern::parse("^$|^CN=police$").expect("an expression"));
-        let none = ClientAuth { subject: Some(SubjectPattern::parse(".").expect("an expression")), ..Default::default() };
+        let none =
+            ClientAuth { subject: Some(SubjectPattern::parse(".").expect("an expression")), ..Default::default() };
         let refused = none.refuse_requests(ShownCertificate::None).expect("a refusal");
         assert_eq!(refused, CertificateRefusal { fault: CertificateFault::OtherSubject, error_page: None });
         let empty = ClientAuth { subject, ..ClientAuth::default() };

@@ -301,9 +301,8 @@ impl ClientCertVerifier for ClientVerifier {
             return Ok(ClientCertVerified::assertion()); // the chain is verified after the handshake
         }
         let judged = self.verify_chain(end_entity, intermediates, now);
-        let is_tolerated = |fault: &Error| {
-            self.tolerance == HandshakeTolerance::Untrusted && is_untrusted(fault, end_entity)
-        };
+        let is_tolerated =
+            |fault: &Error| self.tolerance == HandshakeTolerance::Untrusted && is_untrusted(fault, end_entity);
         let judged = judged.or_else(|fault| if is_tolerated(&fault) { Ok(()) } else { Err(fault) });
         let judged = judged.inspect_err(|_| self.refused.record(end_entity));
         judged.map(|()| ClientCertVerified::assertion())

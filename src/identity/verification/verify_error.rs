@@ -25,7 +25,9 @@ pub(crate) enum ChainError {
     MayNotSignHandshakes(String),
     #[error("{authority} allows {allowed} intermediate authorities below it (pathLenConstraint), there are {found}")]
     TooLong { authority: String, allowed: usize, found: usize },
-    #[error("{found} certificates stand between the caller's and a self-signed authority, at most {allowed} may (maxDepth)")]
+    #[error(
+        "{found} certificates stand between the caller's and a self-signed authority, at most {allowed} may (maxDepth)"
+    )]
     TooDeep { allowed: usize, found: usize },
     #[error("in the certificate of {subject}, {what}")]
     NameConstraint { subject: String, what: String },

@@ -643,6 +643,9 @@ fn command(
 ) -> Value {
     let mut keys = plan.nginx.command.clone();
     keys.entry("body").or_insert_with(|| json!({ "max": BODY_MAX }));
+    if let Some(limits) = keys.get_mut("addressLimits") {
+        limits["zone"] = json!(names::subsystem(plan.key, "ingress")); // all paths of an Ingress share them
+    }
     keys.insert("id".to_owned(), json!(id));
     keys.insert("match".to_owned(), json!([matched]));
     keys.insert("backends".to_owned(), json!(shares));

@@ -6,12 +6,13 @@
 //! - A scope without connections takes no memory. So the map has at most one entry per open permit.
 //! - A connection above a limit is counted as a limit hit.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
+use crate::model::counted_address;
 use crate::telemetry::{LimitHit, Telemetry};
 
 /// What a connection limit applies to.
@@ -63,10 +64,7 @@ impl ConnectionLimits {
 impl LimitScope {
     /// The scope of an address.
     pub(crate) fn for_address(address: IpAddr) -> Self {
-        Self::Address(match address.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(address),
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        })
+        Self::Address(counted_address(address))
     }
 
     fn limit_hit(self) -> LimitHit {

@@ -127,7 +127,7 @@ struct OpenedConnection {
 struct OpeningConnection<'a> {
     worker: &'a TrafficWorker,
     address: SocketAddr,
-    proxies: &'a TrustedProxies,
+    proxies: &'a Arc<TrustedProxies>,
     stats: &'a ConnectionStats,
 }
 
@@ -177,7 +177,7 @@ impl OpeningConnection<'_> {
             peer: HandshakePeer::Anonymous,
             server_name: None,
             address: proxied_address.unwrap_or(self.address.ip()),
-            is_proxy: self.proxies.forwarded_for.contains(self.address.ip()),
+            trusted_proxies: self.trusted_proxies(),
         };
         let stream = ClientStream::Plain(Box::new(PlainStream { socket, peeked }));
         Some(OpenedConnection { stream, is_http2, handshake, proxied_address })
@@ -244,8 +244,13 @@ impl OpeningConnection<'_> {
             peer,
             server_name: connection.server_name().map(Box::from),
             address: proxied_address.unwrap_or(self.address.ip()),
-            is_proxy: self.proxies.forwarded_for.contains(self.address.ip()),
+            trusted_proxies: self.trusted_proxies(),
         })
+    }
+
+    /// The proxies whose `X-Forwarded-For` is trusted, if the peer is one of them.
+    fn trusted_proxies(&self) -> Option<Arc<TrustedProxies>> {
+        self.proxies.forwarded_for.contains(self.address.ip()).then(|| Arc::clone(self.proxies))
     }
 
     /// Logs a connection that was accepted without an identity, because its certificate was not accepted. These lines are

@@ -20,7 +20,7 @@ use http::{HeaderValue, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
 use crate::identity::{CertificateFault, CertificateRefusal};
-use crate::limit::{LimitPermit, LimitRefusal, RateLimitInfo};
+use crate::limit::{AddressPermit, LimitPermit, LimitRefusal, RateLimitInfo};
 use crate::model::{CommandKey, Department, Refused};
 use crate::policy::{Command, CorsPolicy, DepartmentPolicy, Grant, RouteMatch, RouteRequest, Subsystem};
 use crate::proxy::capacity::load_shedding::Overloaded;
@@ -192,14 +192,52 @@ fn check_grant_and_limits(
         refusal.status = Some(StatusCode::NOT_IMPLEMENTED);
         return Err(refusal);
     }
+    check_source(context, request, command)
+        .map_err(|()| refuse(Refused::Forbidden, "this command may not be called from this address".into()))?;
     let room = context.worker.in_flight.check_capacity(department.department.number);
     room.map_err(|full| refuse(Refused::Overloaded, overloaded_detail(full).into()))?;
     let gate = context.config.gate(&context.worker.components.limiters, department, command);
+    let address = check_address_limits(context, request, placed);
+    let address = address.map_err(|limited| address_refusal(&department.department, command, limited))?;
     let permit = gate.and_then(|gate| gate.admit_for(placed.units(), context.window));
-    let permit = permit.map_err(|limited| CommandRefusal::limited(&department.department, &command.key, limited))?;
+    let mut permit =
+        permit.map_err(|limited| CommandRefusal::limited(&department.department, &command.key, limited))?;
+    if let Some(address) = address {
+        permit.hold_address(address);
+    }
     let budget = permit.rate_limit_info();
     let in_flight = open_command(context, department, placed, permit)?;
     Ok((grant, budget, in_flight))
+}
+
+fn check_source(context: &RequestContext, request: &Request<Incoming>, command: &Command) -> Result<(), ()> {
+    let Some(sources) = &command.sources else { return Ok(()) };
+    let address = context.peer.client_address(request.headers());
+    if sources.admits(address) { Ok(()) } else { Err(()) }
+}
+
+/// Checks the limits of the client's address. A command that is answered here, without a backend, has none.
+fn check_address_limits(
+    context: &RequestContext,
+    request: &Request<Incoming>,
+    placed: &RoutedCommand,
+) -> Result<Option<AddressPermit>, LimitRefusal> {
+    let limits = placed.command.address_limits.as_ref().filter(|_| placed.local_response.is_none());
+    let Some(limits) = limits else { return Ok(None) };
+    let address = context.peer.client_address(request.headers());
+    context.worker.components.limiters.admit_address(limits, address).map(Some)
+}
+
+fn address_refusal(department: &Department, command: &Command, limited: LimitRefusal) -> Box<CommandRefusal> {
+    let mut refusal = CommandRefusal::limited(department, &command.key, limited);
+    refusal.detail = match limited.refused {
+        Refused::RateLimited => "the rate limit of this client address is exceeded".into(),
+        Refused::TooManyConcurrent => "this client address has too many commands in flight".into(),
+        _ => refusal.detail,
+    };
+    let is_unavailable = command.address_limits.as_ref().is_some_and(|limits| limits.is_unavailable);
+    refusal.status = is_unavailable.then_some(StatusCode::SERVICE_UNAVAILABLE);
+    refusal
 }
 
 /// The protocol that the caller asks to switch to, if the command may switch to it.

@@ -21,6 +21,7 @@ use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 
 use crate::clock::Clock;
+use crate::config::TrustedProxies;
 use crate::identity::{
     Caller, CertificateFault, CertificateRefusal, ConnectionHosts, ForwardedCertificate, HandshakePeer, ServerTls,
     ShownCertificate, TrustSet, UnacceptedCertificate,
@@ -57,8 +58,8 @@ pub(crate) struct HandshakeInfo {
     /// The host in the SNI extension.
     pub(crate) server_name: Option<Box<str>>,
     pub(crate) address: IpAddr,
-    /// Whether the address is a proxy whose `X-Forwarded-For` is trusted.
-    pub(crate) is_proxy: bool,
+    /// The proxies whose `X-Forwarded-For` is trusted; `None` if the address is not one of them.
+    pub(crate) trusted_proxies: Option<Arc<TrustedProxies>>,
 }
 
 /// The peer of a downstream connection.
@@ -67,7 +68,8 @@ pub(crate) struct DownstreamPeer {
     /// The certificate that was not accepted, on a connection that was. It identifies nobody.
     pub(crate) unaccepted: Option<UnacceptedCertificate>,
     address: HeaderValue,
-    is_proxy: bool,
+    ip: IpAddr,
+    trusted_proxies: Option<Arc<TrustedProxies>>,
     server_name: Option<Box<str>>,
     listener: Name,
     /// The current TLS settings of the listener; `None` for plain HTTP.
@@ -154,7 +156,8 @@ impl DownstreamPeer {
             caller,
             unaccepted,
             address,
-            is_proxy: handshake.is_proxy,
+            ip: handshake.address.to_canonical(),
+            trusted_proxies: handshake.trusted_proxies,
             server_name: handshake.server_name,
             listener,
             tls: current,
@@ -185,11 +188,28 @@ impl DownstreamPeer {
     /// values that it sent come first.
     pub(crate) fn forwarded_for(&self, notified: &HeaderMap) -> Cow<'_, [u8]> {
         let own = self.address.as_bytes();
-        if !self.is_proxy {
+        if self.trusted_proxies.is_none() {
             return own.into();
         }
         let notified = notified.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
         notified.chain([own]).collect::<Vec<_>>().join(b", ".as_slice()).into()
+    }
+
+    /// The address of the client: that of the peer. If the peer is a trusted proxy, the last address in
+    /// `X-Forwarded-For` that is not one.
+    pub(crate) fn client_address(&self, notified: &HeaderMap) -> IpAddr {
+        let Some(proxies) = &self.trusted_proxies else { return self.ip };
+        let values = notified.get_all(FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
+        let named = values.flat_map(|value| value.rsplit(','));
+        let named = named.map_while(|item| item.trim().parse::<IpAddr>().ok());
+        let mut last = self.ip;
+        for address in named {
+            last = address;
+            if !proxies.forwarded_for.contains(address) {
+                break;
+            }
+        }
+        last
     }
 
     /// The one department that claims the caller under this snapshot.
@@ -241,7 +261,9 @@ impl DownstreamPeer {
         let detail = match refusal.fault {
             CertificateFault::Missing => "no required client certificate was sent on this connection".into(),
             CertificateFault::NotAccepted => self.unauthenticated_detail(snapshot),
-            CertificateFault::OtherSubject => "the client certificate has not the subject that this host expects".into(),
+            CertificateFault::OtherSubject => {
+                "the client certificate has not the subject that this host expects".into()
+            }
         };
         Some((refusal, detail))
     }

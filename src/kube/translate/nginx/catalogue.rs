@@ -25,7 +25,6 @@ const KNOWN: &[(&str, FixedVerdict, &str)] = &[
     ("affinity", Lost, "there are no session cookies; upstream-hash-by with a header field keeps sessions together"),
     ("affinity-canary-behavior", Lost, "there are no session cookies"),
     ("affinity-mode", Lost, "there are no session cookies"),
-    ("allowlist-source-range", Refused, "requests cannot be restricted by the address of callers"),
     ("auth-always-set-cookie", Lost, "there is no external authentication"),
     ("auth-cache-duration", Lost, "there is no external authentication"),
     ("auth-cache-key", Lost, "there is no external authentication"),
@@ -44,7 +43,6 @@ const KNOWN: &[(&str, FixedVerdict, &str)] = &[
     ("connection-proxy-header", Lost, "connections to servers are kept by the gateway"),
     ("custom-http-errors", Lost, "responses with errors are passed on as they are"),
     ("default-backend", Lost, "a Service without endpoints is answered with 503"),
-    ("denylist-source-range", Refused, "requests cannot be restricted by the address of callers"),
     ("disable-proxy-intercept-errors", Differs, "responses with errors are always passed on as they are"),
     ("enable-access-log", Differs, "there is no log of each request; usage is in metrics and reports"),
     ("enable-global-auth", Lost, "there is no external authentication; see global-auth-url of the ConfigMap"),
@@ -58,8 +56,6 @@ const KNOWN: &[(&str, FixedVerdict, &str)] = &[
     ("influxdb-server", Lost, "metrics are scraped"),
     ("limit-rate", Lost, "there is no limit of bytes per second"),
     ("limit-rate-after", Lost, "there is no limit of bytes per second"),
-    ("limit-whitelist", Lost, "limits hold for all callers, whatever their address"),
-    ("limit-allowlist", Lost, "limits hold for all callers, whatever their address"),
     ("mirror-host", Lost, "requests are not copied; an HTTPRoute can (RequestMirror)"),
     ("mirror-request-body", Lost, "requests are not copied; an HTTPRoute can (RequestMirror)"),
     ("mirror-target", Lost, "requests are not copied; an HTTPRoute can (RequestMirror)"),
@@ -106,7 +102,6 @@ const KNOWN: &[(&str, FixedVerdict, &str)] = &[
     ("upstream-hash-by-subset", Lost, "hashing chooses among all servers"),
     ("upstream-hash-by-subset-size", Lost, "hashing chooses among all servers"),
     ("use-port-in-redirects", Lost, "redirects have the port at which callers reach the gateway"),
-    ("whitelist-source-range", Refused, "requests cannot be restricted by the address of callers"),
     ("x-forwarded-prefix", Lost, "only the gateway writes X-Forwarded-*"),
 ];
 
@@ -180,10 +175,10 @@ fn judge_snippet(reader: &mut AnnotationReader<'_>, name: &str, value: &str) {
 const GLOBAL: &[(&str, FixedVerdict, &str)] = &[
     ("allow-snippet-annotations", Differs, "snippets have no meaning"),
     ("annotations-risk-level", Differs, "each annotation is judged by itself"),
-    ("block-cidrs", Refused, "requests cannot be restricted by the address of callers"),
+    ("block-cidrs", Refused, "write the annotation denylist-source-range at each Ingress"),
     ("block-referers", Refused, "requests cannot be restricted by their Referer"),
     ("block-user-agents", Refused, "requests cannot be restricted by their User-Agent"),
-    ("denylist-source-range", Refused, "requests cannot be restricted by the address of callers"),
+    ("denylist-source-range", Refused, "write the annotation denylist-source-range at each Ingress"),
     ("enable-modsecurity", Refused, "there is no web application firewall"),
     ("force-ssl-redirect", Lost, "write the annotation force-ssl-redirect at each Ingress"),
     ("global-auth-url", Refused, "there is no external authentication"),
@@ -198,7 +193,7 @@ const GLOBAL: &[(&str, FixedVerdict, &str)] = &[
     ("ssl-redirect", Lost, "write the annotation ssl-redirect at each Ingress"),
     ("use-forwarded-headers", Differs, "listeners[].forwardedFor names the proxies whose X-Forwarded-For is kept"),
     ("use-proxy-protocol", Differs, "the value proxyProtocol of the chart names the balancers"),
-    ("whitelist-source-range", Refused, "requests cannot be restricted by the address of callers"),
+    ("whitelist-source-range", Refused, "write the annotation whitelist-source-range at each Ingress"),
 ];
 
 /// What becomes of the values of the ConfigMap of ingress-nginx: none of them is read.

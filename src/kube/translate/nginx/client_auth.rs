@@ -88,7 +88,9 @@ fn judge_mode(reader: &mut AnnotationReader<'_>) {
     let sentence = match reader.value("auth-tls-verify-client") {
         Some("on") => "no request without a certificate",
         Some("optional") => "requests without a certificate are accepted; a wrong one gets 400",
-        Some("optional_no_ca") => "a certificate of an unknown authority is accepted, as FAILED and without an identity",
+        Some("optional_no_ca") => {
+            "a certificate of an unknown authority is accepted, as FAILED and without an identity"
+        }
         _ => return,
     };
     reader.taken("auth-tls-verify-client", sentence);
@@ -97,7 +99,10 @@ fn judge_mode(reader: &mut AnnotationReader<'_>) {
 fn read_depth(reader: &mut AnnotationReader<'_>) -> u64 {
     let depth = reader.value("auth-tls-verify-depth").and_then(parse_count).filter(|depth| *depth > 0);
     if depth.is_some() {
-        reader.taken("auth-tls-verify-depth", "the most certificates between the caller's and the root, as OpenSSL counts");
+        reader.taken(
+            "auth-tls-verify-depth",
+            "the most certificates between the caller's and the root, as OpenSSL counts",
+        );
     } else {
         reader.taken("auth-tls-verify-depth", "no number above 0; the depth is 1, as in ingress-nginx");
     }
@@ -140,7 +145,9 @@ fn read_subject(reader: &mut AnnotationReader<'_>, mode: &str) -> Option<String>
         return None;
     }
     match mode {
-        "anyAuthority" => reader.differs(name, "403 for other subjects, and for every certificate that is not verified"),
+        "anyAuthority" => {
+            reader.differs(name, "403 for other subjects, and for every certificate that is not verified")
+        }
         _ => reader.taken(name, "403 for other subjects"),
     }
     Some(pattern.to_owned())

@@ -1,23 +1,18 @@
-//! Annotations that are keys of each command: limits, body size, CORS, and fields; more hosts of the subsystem.
+//! Annotations that are keys of each command: body size, CORS, and fields; more hosts of the subsystem.
 //!
 //! Guarantees: a value that the configuration would refuse is not taken.
 //!
-//! Leaves to others: paths and redirects (`paths`, `redirects`).
+//! Leaves to others: limits and sources (`address_limits`), paths and redirects (`paths`, `redirects`).
 
 use http::Uri;
 use serde_json::{Map, Value, json};
 
+use super::address_limits::{read_limits, read_sources};
 use super::annotation_reader::AnnotationReader;
 use super::values::{is_host, list_items, parse_bytes, parse_count};
 
 /// The body size for `0`, which means any: 1 TiB.
 const BODY_ANY: &str = "1024GiB";
-/// The burst of ingress-nginx: a multiple of the rate.
-const BURST_MULTIPLIER: u64 = 5;
-/// The largest rate and the largest number of connections that are taken.
-const LIMIT_MAX: u64 = 1_000_000;
-/// The largest multiplier that is taken.
-const MULTIPLIER_MAX: u64 = 1000;
 /// The most hosts of `server-alias`, and the most names of a list of CORS.
 const NAMES_MAX: usize = 64;
 
@@ -34,7 +29,8 @@ const CORS_PARTS: [&str; 6] =
 pub(super) fn read_command_keys(reader: &mut AnnotationReader<'_>) -> Map<String, Value> {
     let mut keys = Map::new();
     keys.extend(read_body_size(reader).map(|size| ("body".to_owned(), json!({ "max": size }))));
-    keys.extend(read_limits(reader).map(|limits| ("limits".to_owned(), limits)));
+    keys.extend(read_limits(reader).map(|limits| ("addressLimits".to_owned(), limits)));
+    keys.extend(read_sources(reader).map(|sources| ("sources".to_owned(), sources)));
     keys.extend(read_cors(reader).map(|cors| ("cors".to_owned(), cors)));
     keys
 }
@@ -47,43 +43,6 @@ fn read_body_size(reader: &mut AnnotationReader<'_>) -> Option<String> {
     }
     reader.taken("proxy-body-size", "the largest request body; beyond it 413");
     Some(format!("{bytes}B"))
-}
-
-fn read_limits(reader: &mut AnnotationReader<'_>) -> Option<Value> {
-    let mut limits = Map::new();
-    let positive = |text: &str| parse_count(text).filter(|count| *count <= LIMIT_MAX);
-    let expected = "a whole number up to 1000000";
-    let multiplier = |text: &str| parse_count(text).filter(|count| (1..=MULTIPLIER_MAX).contains(count));
-    let multiplier = reader.parsed("limit-burst-multiplier", "a whole number from 1 to 1000", multiplier);
-    reader.taken("limit-burst-multiplier", "the burst is so many times the rate");
-    let per_second = reader.parsed("limit-rps", expected, positive).filter(|rate| *rate > 0);
-    let per_minute = reader.parsed("limit-rpm", expected, positive).filter(|rate| *rate > 0);
-    let rate = match (per_second, per_minute) {
-        (Some(second), Some(minute)) if minute < second * 60 => Some((minute, "m", "limit-rpm", "limit-rps")),
-        (Some(second), _) => Some((second, "s", "limit-rps", "limit-rpm")),
-        (None, Some(minute)) => Some((minute, "m", "limit-rpm", "limit-rps")),
-        (None, None) => None,
-    };
-    if let Some((count, unit, name, other)) = rate {
-        limits.insert("rate".to_owned(), json!(format!("{count}/{unit}")));
-        limits.insert("burst".to_owned(), json!(count * multiplier.unwrap_or(BURST_MULTIPLIER)));
-        let sentence = "the limit of each department on each path, whatever the caller's address; all callers of \
-                        Ingresses are one department; 429 instead of 503";
-        reader.differs(name, sentence);
-        if per_second.is_some() && per_minute.is_some() {
-            reader.lost(other, "a command has one rate, and the other one is lower");
-        }
-    }
-    let connections = reader.parsed("limit-connections", expected, positive).filter(|count| *count > 0);
-    if let Some(count) = connections {
-        limits.insert("concurrent".to_owned(), json!(count));
-        let sentence = "commands in flight of each department on each path, instead of connections of each address";
-        reader.differs("limit-connections", sentence);
-    }
-    for name in ["limit-rps", "limit-rpm", "limit-connections"] {
-        reader.taken(name, "0: no limit");
-    }
-    (!limits.is_empty()).then_some(Value::Object(limits))
 }
 
 fn read_cors(reader: &mut AnnotationReader<'_>) -> Option<Value> {

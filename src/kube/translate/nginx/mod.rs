@@ -7,6 +7,7 @@
 //!
 //! Leaves to others: Secrets, ConfigMaps, backends and documents (`ingresses`).
 
+mod address_limits;
 mod annotation_reader;
 mod canary;
 mod catalogue;

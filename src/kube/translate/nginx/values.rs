@@ -4,6 +4,10 @@
 //!
 //! Leaves to others: what the values mean.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 /// The longest time of a timeout, in seconds: a year.
 const SECONDS_MAX: u64 = 366 * 24 * 3600;
 
@@ -36,6 +40,12 @@ pub(super) fn parse_bytes(text: &str) -> Option<u64> {
         _ => (text, 0),
     };
     parse_count(count)?.checked_mul(1 << shift)
+}
+
+/// A range of addresses, or one address, without bits beyond the length of the prefix.
+pub(super) fn parse_range(text: &str) -> Option<String> {
+    let network = text.parse::<IpAddr>().map(IpNet::from).or_else(|_| text.parse::<IpNet>()).ok()?;
+    Some(network.trunc().to_string())
 }
 
 /// The parts of a list with commas, without empty ones.

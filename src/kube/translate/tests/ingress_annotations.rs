@@ -123,7 +123,13 @@ fn what_is_taken_compiles() {
         &[("backend-protocol", "HTTPS"), ("proxy-ssl-secret", "shop/tls"), ("proxy-ssl-name", "a.example")],
         &[("backend-protocol", "GRPCS"), ("proxy-ssl-secret", "tls")],
         &[("limit-rps", "10"), ("limit-connections", "3"), ("limit-burst-multiplier", "2")],
-        &[("limit-rpm", "10")],
+        &[("limit-rpm", "10"), ("limit-rps", "1"), ("limit-whitelist", "10.0.0.0/8")],
+        &[("whitelist-source-range", "10.0.0.0/8"), ("denylist-source-range", "10.1.2.3")],
+        &[
+            ("auth-tls-secret", "shop/tls"),
+            ("auth-tls-error-page", "https://b.example/e"),
+            ("auth-tls-match-cn", "CN=a"),
+        ],
         &[("enable-cors", "true")],
         &[("enable-cors", "true"), ("cors-allow-origin", "https://a.example,https://*.b.example")],
         &[("enable-cors", "true"), ("cors-expose-headers", "*, X-A")],
@@ -157,8 +163,8 @@ fn what_is_taken_compiles() {
 #[test]
 fn what_restricts_callers_and_is_lost_refuses_the_ingress() {
     for annotation in [
-        ("whitelist-source-range", "10.0.0.0/8"),
-        ("denylist-source-range", "10.0.0.0/8"),
+        ("whitelist-source-range", "here"),
+        ("denylist-source-range", "10.0.0.0/8, here"),
         ("auth-url", "https://auth.example"),
         ("auth-type", "basic"),
         ("server-snippet", "deny all;"),
@@ -357,7 +363,9 @@ fn a_younger_ingress_without_annotations_does_not_inherit_those_of_the_older() {
     compiled(&cluster.translated());
     let command = cluster.document("Ingress shop/b")["subsystems"][0]["commands"][0].clone();
     assert_eq!(command["backends"], json!([{ "backend": "shop.web_80" }]));
-    assert_eq!(command.get("limits"), None);
+    assert_eq!(command.get("addressLimits"), None);
+    let older = cluster.document("Ingress shop/a")["subsystems"][0]["commands"][0].clone();
+    assert_eq!(older["addressLimits"]["zone"], "shop.a_ingress", "its paths share the limits");
 }
 
 /// The subsystem of a request to `a.example` over plain HTTP, as `explain` would find it.
@@ -391,7 +399,7 @@ fn paths_of_a_refused_ingress_reach_no_other() {
     ] {
         let mut cluster = cluster();
         add_ingress(&mut cluster, "open", spec(&["/"]), &[]);
-        let annotations = [("whitelist-source-range", "10.0.0.0/8"), ("use-regex", "true")];
+        let annotations = [("whitelist-source-range", "here"), ("use-regex", "true")];
         add_ingress(&mut cluster, "closed", spec(&[refused]), &annotations);
         assert!(subsystem_of(&cluster, path).contains("closed_ingress-refused"), "{refused} {path}");
         assert_eq!(subsystem_of(&cluster, "/other"), "shop.open_ingress", "{refused}");
