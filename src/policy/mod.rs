@@ -17,6 +17,7 @@ mod policy_conflict;
 mod request_conditions;
 mod request_target;
 mod route;
+mod session_cookie;
 mod snapshot;
 mod snapshot_difference;
 mod snapshot_draft;
@@ -41,6 +42,7 @@ pub use request_target::{
     PathRewrite, PrefixReplacement, RedirectLocation, RedirectTarget, ReplacedParts, RequestRewrite, RequestUrl,
 };
 pub use route::{ANY_HOST, ListenerRouting, ListenerScope, RouteMatch, RouteScope, RouteTable};
+pub use session_cookie::SessionCookie;
 pub use snapshot::{CallerUnclaimed, PolicySnapshot};
 pub use snapshot_difference::{ItemChanges, RemovedItem, SnapshotDifference};
 pub use snapshot_draft::SnapshotDraft;

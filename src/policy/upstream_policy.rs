@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::session_cookie::SessionCookie;
+
 /// The load balancing policy: how a server is chosen among several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadBalancing {
@@ -24,6 +26,8 @@ pub enum HashSource {
     Department,
     /// The first value of a header. Requests without the header are balanced by least request.
     Header(HeaderName),
+    /// The session in a cookie. A request without one begins a session.
+    Cookie(Box<SessionCookie>),
 }
 
 /// The queue of commands that wait while all healthy servers are at their limit of requests.

@@ -34,13 +34,13 @@ async fn each_annotation_has_a_line_with_what_becomes_of_it() {
         "  taken   proxy-body-size: \"8m\"  ",
         "  differs rewrite-target: \"/$2\"  ",
         "  taken   limit-rps: \"20\"  ",
-        "  lost    affinity: \"cookie\"  ",
+        "  taken   affinity: \"cookie\"  ",
         "  lost    something-new: \"1\"  this annotation is unknown",
         "  lost    configuration-snippet: \"if ($http_x_token != \"secret\") {\\n  return 403;\\n}\\n\"  ",
         "  taken   whitelist-source-range: \"10.0.0.0/8\"  ",
         "ConfigMap ingress-nginx/ingress-nginx-controller",
         "  default ingress-nginx refuses bodies above 1m",
-        "3 Ingresses: 9 taken, 2 differ, 4 lost; 1 Ingress would be refused",
+        "3 Ingresses: 10 taken, 2 differ, 3 lost; 1 Ingress would be refused",
         "1 object of other kinds not read",
     ] {
         assert!(text.contains(line), "{line:?} is not in:\n{text}");

@@ -1,4 +1,4 @@
-//! Load balancing: the choice of a server (sticky routing by header, slow start), and the queue in which commands wait
+//! Load balancing: the choice of a server (sticky routing by header and by cookie, slow start), and the queue in which commands wait
 //! while all servers are at their concurrency limit. A server that signals overload (429, 503) is neither ejected nor
 //! asked again.
 
@@ -162,6 +162,60 @@ async fn equal_header_values_are_sent_to_one_server() {
     assert!(servers.values().all(|where_to| where_to.len() == 3 && where_to.windows(2).all(|two| two[0] == two[1])));
     assert!((0..2).all(|index| servers.values().any(|where_to| where_to[0] == index)), "{servers:?}");
     world.close().await;
+}
+
+/// Sends a command in a session, or without one. Returns the cookie that the response sets, and the server's position.
+async fn send_in_session(world: &World, cookie: Option<&str>) -> (Option<String>, usize) {
+    let servers = ["cameras", "cameras-2"];
+    let received = |name: &&str| world.server_if_any(name).map_or(0, |server| server.log.all().len());
+    let before = servers.map(|name| received(&name));
+    let mut request = request("GET", &format!("{READ}/1"), empty());
+    if let Some(cookie) = cookie {
+        request.headers_mut().insert("cookie", format!("a=1; {cookie}").parse().unwrap());
+    }
+    let reply = world.client("logistics").send(request).await;
+    assert_eq!(reply.status, 200);
+    let grown = servers.iter().zip(before).position(|(name, before)| received(name) > before).unwrap();
+    (Some(reply.header("set-cookie").to_owned()).filter(|cookie| !cookie.is_empty()), grown)
+}
+
+#[tokio::test]
+async fn session_of_a_cookie_stays_at_its_server_while_that_lives() {
+    let cookie = json!({ "cookie": { "name": "route", "path": "/cameras", "maxAge": "1h", "sameSite": "Lax" } });
+    let (plan, second) = two_servers(|cameras| cameras["balance"] = cookie);
+    let mut world = plan.start().await;
+    world.add_server("cameras-2", second);
+    let mut sessions = Vec::new();
+    for _ in 0..24 {
+        let (set, server) = send_in_session(&world, None).await;
+        let set = set.expect("a session begins");
+        let (session, attributes) = set.split_once(';').unwrap();
+        let value = session.strip_prefix("route=").unwrap();
+        assert!(value.len() == 32 && value.bytes().all(|byte| byte.is_ascii_hexdigit()), "{value}");
+        assert_eq!(attributes, " Path=/cameras; Max-Age=3600; SameSite=Lax; HttpOnly; Secure");
+        sessions.push((session.to_owned(), server));
+    }
+    assert!([0, 1].iter().all(|server| sessions.iter().any(|(_, at)| at == server)), "{sessions:?}");
+    for (session, server) in &sessions {
+        assert_eq!(send_in_session(&world, Some(session)).await, (None, *server), "{session}");
+    }
+    // A server is removed: its sessions go to the other one, and return with it.
+    let address = world.server("cameras-2").address;
+    let upstreams = |document: &mut Value, both: bool| {
+        let first = document["subsystems"][0]["upstreams"][0].clone();
+        let second = json!({ "url": format!("http://{address}") });
+        document["subsystems"][0]["upstreams"] = if both { json!([first, second]) } else { json!([first]) };
+    };
+    world.reload(|document| upstreams(document, false)).await;
+    for (session, _) in &sessions {
+        assert_eq!(send_in_session(&world, Some(session)).await, (None, 0));
+    }
+    world.reload(|document| upstreams(document, true)).await;
+    for (session, server) in &sessions {
+        assert_eq!(send_in_session(&world, Some(session)).await, (None, *server), "{session}");
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.of("logistics", "ok"), 4 * 24);
 }
 
 #[tokio::test]

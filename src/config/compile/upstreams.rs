@@ -8,9 +8,11 @@ use http::HeaderName;
 
 use crate::config::document::{
     BalanceDocument, HashByDocument, HealthCheckDocument, QueueDocument, RetriesDocument, RetryOnDocument,
-    UpstreamDocument,
+    SessionCookieDocument, UpstreamDocument,
 };
-use crate::policy::{Backend, HashSource, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy, UpstreamServer};
+use crate::policy::{
+    Backend, HashSource, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy, SessionCookie, UpstreamServer,
+};
 
 use super::doc_path::DocPath;
 use super::scalars;
@@ -155,6 +157,10 @@ pub(crate) fn compile_balance(written: Option<&BalanceDocument>, place: &DocPath
             place.value_or_problem(scalars::parse_keyword(word, &BALANCE_KEYWORDS)).map(|balance| balance())
         }
         Some(BalanceDocument::Hash(by)) => compile_hash_source(&by.hash, &place.key("hash")).map(LoadBalancing::Hash),
+        Some(BalanceDocument::Cookie(by)) => {
+            let cookie = compile_cookie(&by.cookie, &place.key("cookie"));
+            cookie.map(|cookie| LoadBalancing::Hash(HashSource::Cookie(Box::new(cookie))))
+        }
     };
     read.unwrap_or(LoadBalancing::LeastRequest)
 }
@@ -171,6 +177,36 @@ fn compile_hash_source(written: &HashByDocument, place: &DocPath<'_>) -> Option<
             place.key("header").value_or_problem(name).map(HashSource::Header)
         }
     }
+}
+
+/// The words of `SameSite`.
+const SAME_SITE_KEYWORDS: [(&str, &str); 3] = [("Strict", "Strict"), ("Lax", "Lax"), ("None", "None")];
+
+fn compile_cookie(written: &SessionCookieDocument, place: &DocPath<'_>) -> Option<SessionCookie> {
+    let mut attributes = String::new();
+    let path = written.path.as_deref().unwrap_or("/");
+    let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b';');
+    let path = Some(path).filter(|path| path.starts_with('/') && is_plain(path));
+    let path = path.ok_or_else(|| "is not a path; write one such as /shop".to_owned());
+    attributes.extend(place.key("path").value_or_problem(path).map(|path| format!("; Path={path}")));
+    if let Some(domain) = &written.domain {
+        let domain = place.key("domain").value_or_problem(scalars::parse_host(domain));
+        attributes.extend(domain.map(|domain| format!("; Domain={domain}")));
+    }
+    if let Some(age) = optional_duration(written.max_age.as_deref(), &place.key("maxAge")) {
+        attributes.push_str(&format!("; Max-Age={}", age.as_secs()));
+    }
+    if let Some(word) = &written.same_site {
+        let word = place.key("sameSite").value_or_problem(scalars::parse_keyword(word, &SAME_SITE_KEYWORDS));
+        attributes.extend(word.map(|word| format!("; SameSite={word}")));
+    }
+    attributes.push_str("; HttpOnly");
+    // The name of a cookie is a token, as that of a field (RFC 6265 section 4.1.1).
+    let is_name = HeaderName::from_bytes(written.name.as_bytes()).is_ok();
+    let name = is_name.then(|| written.name.clone());
+    let name = name.ok_or_else(|| format!("{:?} is not the name of a cookie; write one such as route", written.name));
+    let name = place.key("name").value_or_problem(name)?;
+    Some(SessionCookie { name, attributes, secure: written.secure })
 }
 
 /// Compiles `slowStart`.

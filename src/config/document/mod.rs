@@ -25,6 +25,7 @@ pub(crate) use command_shape::{
 };
 pub(crate) use upstream_policy::{
     BalanceDocument, HashByDocument, HealthCheckDocument, QueueDocument, RetriesDocument, RetryOnDocument,
+    SessionCookieDocument,
 };
 
 /// A Tallygate configuration.

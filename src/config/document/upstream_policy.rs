@@ -7,13 +7,44 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(
     untagged,
-    expecting = "leastRequest, roundRobin, { hash: department } or { hash: { header: NAME } } was expected"
+    expecting = "leastRequest, roundRobin, { hash: department }, { hash: { header: NAME } } or { cookie: { name: NAME } } was \
+                 expected"
 )]
 pub(crate) enum BalanceDocument {
     /// leastRequest (default), roundRobin, or consistentHash, which is { hash: department }.
     Word(String),
     /// Sticky routing by a hash.
     Hash(ByHashDocument),
+    /// Sticky routing by a cookie that the gateway sets.
+    Cookie(ByCookieDocument),
+}
+
+/// Sticky routing by a cookie that the gateway sets.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct ByCookieDocument {
+    /// The cookie.
+    pub(crate) cookie: SessionCookieDocument,
+}
+
+/// The cookie of sticky routing. It is HttpOnly, and its value is random.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct SessionCookieDocument {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its path. Default: /.
+    pub(crate) path: Option<String>,
+    /// Its domain. Default: the host of the request alone.
+    pub(crate) domain: Option<String>,
+    /// Its age, in whole seconds. Default: until the browser ends.
+    pub(crate) max_age: Option<String>,
+    /// Whether it is sent over TLS alone. Default: as on the connection that it is set on.
+    pub(crate) secure: Option<bool>,
+    /// Strict, Lax or None. Default: that of the browser.
+    pub(crate) same_site: Option<String>,
 }
 
 /// Sticky routing by a hash.

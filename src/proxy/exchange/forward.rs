@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, SEC_WEBSOCKET_ACCEPT, SET_COOKIE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -56,7 +56,11 @@ pub(crate) fn forward(
 ) -> impl Future<Output = ExchangeResult> {
     tracing::trace!(request = %call.request_id.to_text(), rule = admitted.grant.rule(), "admitted");
     let upstreams = call.config.servers_of(chosen.index);
-    let key = upstreams.hash_key(request.headers(), &admitted.department.department.id);
+    let known = upstreams.hash_key(request.headers(), &admitted.department.department.id);
+    let (key, session) = match known {
+        Some(key) => (Some(key), None),
+        None => upstreams.begin_session(call.peer.scheme() == "https").unzip(),
+    };
     let method = request.method().clone();
     let stream = call.upgrade.as_ref().and_then(|upgrade| upgrade.take_stream(&mut request));
     let outgoing = upstream_request(&call, &admitted, chosen, request);
@@ -91,7 +95,8 @@ pub(crate) fn forward(
             admitted.in_flight.wait_until_durable().await;
         }
         let responded = call.worker.components.clock.monotonic();
-        let answer = match sent {
+        let has_response = sent.is_ok();
+        let mut answer = match sent {
             Ok(sent) if sent.response.status == StatusCode::SWITCHING_PROTOCOLS => {
                 switch_protocols((&call, chosen), admitted, sent, stream)
             }
@@ -107,6 +112,9 @@ pub(crate) fn forward(
                 answer
             }
         };
+        if let Some(cookie) = session.filter(|_| has_response) {
+            answer.headers_mut().append(SET_COOKIE, cookie);
+        }
         call.worker.recorder.record_gateway(before + call.worker.components.clock.monotonic().since(responded));
         Ok(answer)
     })

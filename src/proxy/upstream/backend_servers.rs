@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
 use crate::model::Name;
@@ -95,7 +95,16 @@ impl BackendServers {
             LoadBalancing::Hash(HashSource::Header(name)) => {
                 headers.get(name).map(|value| HashKey::from_bytes(value.as_bytes()))
             }
+            LoadBalancing::Hash(HashSource::Cookie(cookie)) => cookie.session_of(headers).map(HashKey::from_bytes),
         }
+    }
+
+    /// A new session, if the backend keeps sessions by a cookie: its key, and the field that sets the cookie on a
+    /// connection with or without TLS.
+    pub(crate) fn begin_session(&self, is_tls: bool) -> Option<(HashKey, HeaderValue)> {
+        let LoadBalancing::Hash(HashSource::Cookie(cookie)) = self.balancer.balance() else { return None };
+        let session = format!("{:032x}", fastrand::u128(..));
+        Some((HashKey::from_bytes(session.as_bytes()), cookie.field(&session, is_tls)?))
     }
 
     pub(crate) fn position_of(&self, pool: &Rc<ConnectionPool>) -> Option<usize> {

@@ -22,9 +22,6 @@ use FixedVerdict::{Differs, Lost, Refused};
 
 /// The known annotations that are in no other file, with the reason.
 const KNOWN: &[(&str, FixedVerdict, &str)] = &[
-    ("affinity", Lost, "there are no session cookies; upstream-hash-by with a header field keeps sessions together"),
-    ("affinity-canary-behavior", Lost, "there are no session cookies"),
-    ("affinity-mode", Lost, "there are no session cookies"),
     ("auth-always-set-cookie", Lost, "there is no external authentication"),
     ("auth-cache-duration", Lost, "there is no external authentication"),
     ("auth-cache-key", Lost, "there is no external authentication"),
@@ -86,15 +83,6 @@ const KNOWN: &[(&str, FixedVerdict, &str)] = &[
     ("satisfy", Lost, "there is one way of authentication"),
     ("server-snippet", Refused, "snippets of nginx have no meaning"),
     ("service-upstream", Differs, "the endpoints are called instead of the address of the Service"),
-    ("session-cookie-change-on-failure", Lost, "there are no session cookies"),
-    ("session-cookie-conditional-samesite-none", Lost, "there are no session cookies"),
-    ("session-cookie-domain", Lost, "there are no session cookies"),
-    ("session-cookie-expires", Lost, "there are no session cookies"),
-    ("session-cookie-max-age", Lost, "there are no session cookies"),
-    ("session-cookie-name", Lost, "there are no session cookies"),
-    ("session-cookie-path", Lost, "there are no session cookies"),
-    ("session-cookie-samesite", Lost, "there are no session cookies"),
-    ("session-cookie-secure", Lost, "there are no session cookies"),
     ("ssl-ciphers", Differs, "the ciphers of the gateway are used: TLS 1.2 and 1.3 without weak ones"),
     ("ssl-passthrough", Refused, "TLS ends at the gateway, so servers would not see client certificates"),
     ("ssl-prefer-server-ciphers", Differs, "the gateway chooses the cipher"),

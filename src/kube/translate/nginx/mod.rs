@@ -15,6 +15,7 @@ mod client_auth;
 mod commands;
 mod paths;
 mod redirects;
+mod session_cookie;
 #[cfg(test)]
 mod tests;
 mod upstream;

@@ -33,6 +33,7 @@ fn verdict(annotations: &[(&str, &str)]) -> &'static str {
 const HTTPS: (&str, &str) = ("backend-protocol", "HTTPS");
 const AUTH: (&str, &str) = ("auth-tls-secret", "shop/ca");
 const CORS: (&str, &str) = ("enable-cors", "true");
+const SESSION: (&str, &str) = ("affinity", "cookie");
 const CANARY: (&str, &str) = ("canary", "true");
 const BY_HEADER: (&str, &str) = ("canary-by-header", "x-canary");
 
@@ -114,8 +115,10 @@ fn single_annotations_have_their_verdict() {
         ("custom-headers", "other/fields", "lost"),
         ("server-alias", "b.example, *.c.example", "taken"),
         ("server-alias", "~^www\\d+\\.example$", "lost"),
-        ("affinity", "cookie", "lost"),
-        ("session-cookie-name", "route", "lost"),
+        ("affinity", "cookie", "taken"),
+        ("affinity", "none", "taken"),
+        ("session-cookie-name", "route", "taken"),
+        ("session-cookie-change-on-failure", "true", "taken"),
         ("default-backend", "fallback", "lost"),
         ("custom-http-errors", "404,503", "lost"),
         ("service-upstream", "true", "differs"),
@@ -207,6 +210,18 @@ fn annotations_with_others_have_their_verdict() {
         (&[("cors-max-age", "600"), CORS], "taken"),
         (&[("cors-max-age", "long"), CORS], "lost"),
         (&[("cors-allow-credentials", "maybe"), CORS], "lost"),
+        (&[("affinity-mode", "balanced"), SESSION], "taken"),
+        (&[("affinity-mode", "persistent"), SESSION], "differs"),
+        (&[("affinity-canary-behavior", "legacy"), SESSION], "taken"),
+        (&[("affinity-canary-behavior", "sticky"), SESSION], "differs"),
+        (&[("session-cookie-name", "a;b"), SESSION], "lost"),
+        (&[("session-cookie-path", "/a"), SESSION], "taken"),
+        (&[("session-cookie-path", "a; Secure"), SESSION], "lost"),
+        (&[("session-cookie-max-age", "-1"), SESSION], "lost"),
+        (&[("session-cookie-samesite", "Most"), SESSION], "lost"),
+        (&[("session-cookie-change-on-failure", "true"), SESSION], "differs"),
+        (&[("session-cookie-change-on-failure", "false"), SESSION], "taken"),
+        (&[("upstream-hash-by", "$remote_addr"), SESSION], "taken"),
         (&[BY_HEADER, CANARY], "taken"),
         (&[("canary-by-header", "x_canary"), CANARY], "lost"),
         (&[("canary-by-header", "x-forwarded-for"), CANARY], "lost"),
@@ -375,6 +390,22 @@ fn servers_are_called_as_the_annotations_say() {
         (&[("proxy-read-timeout", "90")], json!({ "timeouts": { "response": "90s", "idle": "90s" } })),
         (&[("upstream-hash-by", "$http_x_user_id")], json!({ "balance": { "hash": { "header": "x-user-id" } } })),
         (&[("load-balance", "round_robin")], json!({ "balance": "roundRobin" })),
+        (&[SESSION], json!({ "balance": { "cookie": { "name": "INGRESSCOOKIE" } } })),
+        (
+            &[
+                SESSION,
+                ("session-cookie-name", "route"),
+                ("session-cookie-path", "/a"),
+                ("session-cookie-domain", "a.example"),
+                ("session-cookie-expires", "60"),
+                ("session-cookie-max-age", "3600"),
+                ("session-cookie-secure", "true"),
+                ("session-cookie-samesite", "none"),
+            ],
+            json!({ "balance": { "cookie": {
+                "name": "route", "path": "/a", "domain": "a.example", "maxAge": "3600s", "secure": true, "sameSite": "None",
+            } } }),
+        ),
         (&[("proxy-send-timeout", "90")], json!({})),
     ] {
         assert_eq!(Value::Object(plan(&["/"], annotations).upstream.keys), expected, "{annotations:?}");

@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use super::annotation_reader::AnnotationReader;
+use super::session_cookie::read_session;
 use super::values::{is_host, parse_seconds, parse_switch};
 
 /// `proxy-read-timeout` without the annotation.
@@ -111,6 +112,12 @@ fn read_timeouts(reader: &mut AnnotationReader<'_>) -> Map<String, Value> {
 }
 
 fn read_balance(reader: &mut AnnotationReader<'_>) -> Option<Value> {
+    if let Some(session) = read_session(reader) {
+        for name in ["upstream-hash-by", "load-balance"] {
+            reader.taken(name, "affinity: cookie takes precedence, as in ingress-nginx");
+        }
+        return Some(session);
+    }
     let by_hash = reader.value("upstream-hash-by").filter(|text| !text.is_empty());
     let header = by_hash.and_then(|text| text.strip_prefix("$http_")).map(|name| name.replace('_', "-"));
     let is_name = |name: &String| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');

@@ -145,7 +145,8 @@ fn what_is_taken_compiles() {
         &[("auth-tls-secret", "shop/tls"), ("auth-tls-verify-client", "optional"), ("server-alias", "b.example")],
         &[("auth-tls-secret", "shop/tls"), ("auth-tls-verify-client", "optional_no_ca")],
         &[("auth-tls-secret", "shop/tls"), ("auth-tls-verify-client", "off")],
-        &[("affinity", "cookie"), ("something-new", "x")],
+        &[("affinity", "cookie"), ("session-cookie-max-age", "3600"), ("session-cookie-domain", "a.example")],
+        &[("something-new", "x")],
     ] {
         let document = document(&["/", "/app"], annotations);
         assert_ne!(document, Value::Null, "{annotations:?}");
