@@ -62,7 +62,7 @@ mod tests {
     use rustls::pki_types::CertificateDer;
 
     use super::*;
-    use crate::identity::SubjectPattern;
+    use crate::identity::certificate::subject_pattern::SubjectPattern;
     use crate::identity::certificate::unaccepted_certificate::UnacceptedCertificate;
     use ClientAuthMode::{AllowInsecureFallback, AnyAuthority, Optional, Required};
 

@@ -68,7 +68,7 @@ impl NginxPlan {
     /// Whether the annotations ask for client certificates, whatever becomes of them.
     pub(super) fn asks_for_client_certificates(&self) -> bool {
         let mut findings = self.findings.iter().filter(|finding| finding.verdict != FindingVerdict::Taken);
-        findings.any(|finding| finding.annotation == "auth-tls-secret")
+        self.client_auth.is_some() || findings.any(|finding| finding.annotation == "auth-tls-secret")
     }
 
     /// Whether paths are regular expressions.
