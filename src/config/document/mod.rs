@@ -192,8 +192,8 @@ pub(crate) struct ClientAuthDocument {
     /// A regular expression (RE2) for the subject of a verified certificate in the form of RFC 2253; it may match any
     /// part. Other callers get 403.
     pub(crate) subject: Option<String>,
-    /// What subsystems are told about the certificate, in ssl-client-verify, -subject-dn and -issuer-dn: none (default),
-    /// names, or certificate: also the certificate in ssl-client-cert.
+    /// What subsystems are told about the certificate: none (default); names: ssl-client-verify, -subject-dn and
+    /// -issuer-dn; or certificate: also ssl-client-cert.
     pub(crate) forward: Option<String>,
 }
 

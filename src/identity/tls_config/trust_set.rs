@@ -1,5 +1,5 @@
-//! A trust set: the authorities, revocation lists and settings that verify the callers of some certificates of a listener,
-//! with the rustls configuration for their handshakes.
+//! A trust set: the authorities, revocation lists and settings that verify the callers of some certificates of a
+//! listener, with the rustls configuration for their handshakes.
 //!
 //! Guarantees:
 //! - TLS 1.3 and 1.2 only. TLS 1.2 requires the extended master secret (RFC 7627).

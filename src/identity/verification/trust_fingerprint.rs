@@ -9,8 +9,8 @@ use crate::identity::revocation::crl_store::CrlStore;
 use crate::identity::tls_files::{AuthRefusal, ClientAuth, ExpiredCrlPolicy};
 use crate::identity::trust::trust_anchors::TrustStore;
 
-/// SHA-256 over the settings of verification, the authorities and the revocation lists. Two trust sets with equal fingerprints give the
-/// same verdict at any moment.
+/// SHA-256 over the settings of verification, the authorities and the revocation lists. Two trust sets with equal
+/// fingerprints give the same verdict at any moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TrustFingerprint([u8; 32]);
 

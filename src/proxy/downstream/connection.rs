@@ -253,8 +253,8 @@ impl OpeningConnection<'_> {
         self.proxies.forwarded_for.contains(self.address.ip()).then(|| Arc::clone(self.proxies))
     }
 
-    /// Logs a connection that was accepted without an identity, because its certificate was not accepted. These lines are
-    /// limited together with those of failed handshakes.
+    /// Logs a connection that was accepted without an identity, because its certificate was not accepted. These lines
+    /// are limited together with those of failed handshakes.
     fn log_unaccepted(&self, certificate: &UnacceptedCertificate) {
         if let Some(suppressed) = self.stats.should_log_failure(self.worker.components.clock.unix_seconds()) {
             let UnacceptedCertificate { reason, summary, .. } = certificate;

@@ -1,7 +1,7 @@
 //! Admission: decides whether a command may run.
 //!
-//! The steps in order: host, client certificate, department, command, grant, size, limits, quota, ticket. Each step is a plain decision
-//! that returns evidence.
+//! The steps in order: host, client certificate, department, command, grant, size, limits, quota, ticket. Each step is
+//! a plain decision that returns evidence.
 //!
 //! Guarantees:
 //!
@@ -286,6 +286,9 @@ impl RequestContext {
             CertificateFault::OtherSubject => (Refused::Forbidden, StatusCode::FORBIDDEN),
         };
         let mut refusal = self.unrouted_refusal(refused, detail);
+        if refused == Refused::Unauthenticated {
+            refusal.department = Department::unknown(); // nobody is proven to call, as for every such refusal
+        }
         refusal.location = error_page.and_then(|page| HeaderValue::try_from(&*page).ok());
         refusal.status = Some(if refusal.location.is_some() { StatusCode::FOUND } else { status });
         Some(refusal)

@@ -76,8 +76,8 @@ pub(crate) fn sanitize_response_trailers(trailers: &mut HeaderMap) {
     remove_headers(trailers, |name| is_hop_by_hop(name) || !is_trailer_allowed(name));
 }
 
-/// Removes the fields that a caller's trailers may not hold. hyper rejects framing fields there already. A Cookie and the
-/// fields about a client certificate are removed too.
+/// Removes the fields that a caller's trailers may not hold. hyper rejects framing fields there already. A Cookie and
+/// the fields about a client certificate are removed too.
 pub(crate) fn sanitize_request_trailers(trailers: &mut HeaderMap) {
     remove_headers(trailers, |name| {
         is_hop_by_hop(name) || is_reserved_header(name) || is_client_certificate_field(name) || *name == COOKIE
