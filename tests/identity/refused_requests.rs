@@ -166,6 +166,10 @@ async fn requests_are_answered_and_forwarded_as_nginx_does() {
         let mut accepted = 0;
         for (name, identity) in callers(&world.pki, &other) {
             let (status, told) = answer_of_nginx(address, identity.as_ref()).await;
+            // OpenSSL goes on after a chain that is too long, and nginx sees the fault of the missing issuer.
+            let is_too_deep = (mode, name) == ("anyAuthority", "below 2 intermediates");
+            assert!(!is_too_deep || status == 200);
+            let status = if is_too_deep { 400 } else { status };
             for client in
                 [world.client_with("public", identity.clone()), world.client_with("public", identity.clone()).h2()]
             {
