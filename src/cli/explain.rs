@@ -23,7 +23,7 @@ use crate::model::{
     CallerId, CommandKey, MonthlyQuota, Name, NameInterner, QuotaAction, RateLimit, RateUnit, Refused, TrafficLimits,
 };
 use crate::policy::{
-    Backend, BackendShare, CallerUnclaimed, Command, CommandBackends, CommandMatch, CommandTimeouts, DepartmentPolicy,
+    Backend, BackendShare, CallerOrigin, CallerUnclaimed, Command, CommandBackends, CommandMatch, CommandTimeouts, DepartmentPolicy,
     MirrorTarget, PolicySnapshot, RedirectTarget, RequestUrl, RouteMatch, RouteRequest, ShareTarget, Subsystem,
     UpstreamServer,
 };
@@ -120,9 +120,9 @@ pub fn explain(args: &ExplainArgs, clock: &Clock, out: &mut impl Write) -> anyho
     let explanation = match find_listener(&configuration, &shown, &request, clock.wall()) {
         Err(why) => RequestExplanation { refused: Some(HANDSHAKE_OUTCOME), why, ..new_explanation(&shown.identities) },
         Ok((_, HandshakeVerdict::Refused(refusal))) => refused_certificate(&shown.identities, &refusal),
-        Ok((listener, HandshakeVerdict::Accepted)) => decide(&configuration, (&shown.identities, listener), &request),
-        Ok((listener, HandshakeVerdict::Unaccepted(reason))) => {
-            let decided = decide(&configuration, (&[], listener), &request);
+        Ok((origin, HandshakeVerdict::Accepted)) => decide(&configuration, (&shown.identities, origin), &request),
+        Ok((origin, HandshakeVerdict::Unaccepted(reason))) => {
+            let decided = decide(&configuration, (&[], origin), &request);
             let why = format!(
                 "{}; its certificate is not accepted ({reason}), so it counts as a caller without one",
                 decided.why
@@ -154,7 +154,7 @@ fn find_listener<'a>(
     shown: &CallerCertificate,
     request: &Request<()>,
     now: Timestamp,
-) -> Result<(&'a Name, HandshakeVerdict), String> {
+) -> Result<(CallerOrigin<'a>, HandshakeVerdict), String> {
     let is_https = request.uri().scheme_str() != Some("http");
     let port = request.uri().port_u16().unwrap_or(if is_https { HTTPS_PORT } else { HTTP_PORT });
     let alike: Vec<_> =
@@ -165,7 +165,7 @@ fn find_listener<'a>(
     for listener in candidates {
         match check_listener((&listener.name, &configuration.tls), shown, request.uri().host().unwrap_or_default(), now)
         {
-            Ok(verdict) => return Ok((&listener.name, verdict)),
+            Ok(accepted) => return Ok(accepted),
             Err(why) => against.push(why),
         }
     }
@@ -199,14 +199,14 @@ fn refused_certificate(identities: &[CallerId], refusal: &CertificateRefusal) ->
     RequestExplanation { refused: Some(refused.name()), why, ..new_explanation(identities) }
 }
 
-fn check_listener(
-    (listener, tls): (&Name, &LoadedTls),
+fn check_listener<'a>(
+    (listener, tls): (&'a Name, &'a LoadedTls),
     shown: &CallerCertificate,
     host: &str,
     now: Timestamp,
-) -> Result<HandshakeVerdict, String> {
+) -> Result<(CallerOrigin<'a>, HandshakeVerdict), String> {
     let Some((_, tls)) = tls.listeners.iter().find(|(name, _)| name == listener) else {
-        return Ok(HandshakeVerdict::Accepted); // plain HTTP
+        return Ok((CallerOrigin::listener(listener), HandshakeVerdict::Accepted)); // plain HTTP
     };
     // A caller sends the host as its server name (SNI), unless the host is an IP address (RFC 6066 section 3).
     let is_address = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
@@ -215,22 +215,23 @@ fn check_listener(
     let Some(trust) = tls.trust_for_sni(server_name).filter(|_| served) else {
         return Err(format!("listener {listener} serves {} and not {host:?}", tls.hosts));
     };
+    let origin = CallerOrigin { listener, realm: trust.realm(), refuses_unclaimed: trust.refuses_unclaimed() };
     if shown.chain.is_empty() {
         let refused = format!("listener {listener} requires a client certificate, and --cert names none");
         if trust.requires_certificates() {
             return Err(refused);
         }
         let refusal = trust.refuse_requests(ShownCertificate::None);
-        return Ok(refusal.map_or(HandshakeVerdict::Accepted, HandshakeVerdict::Refused));
+        return Ok((origin, refusal.map_or(HandshakeVerdict::Accepted, HandshakeVerdict::Refused)));
     }
     let Err(fault) = trust.verify_chain(&shown.chain, now) else {
         let refusal = shown.chain.first().and_then(|leaf| trust.refuse_requests(ShownCertificate::Verified(leaf)));
-        return Ok(refusal.map_or(HandshakeVerdict::Accepted, HandshakeVerdict::Refused));
+        return Ok((origin, refusal.map_or(HandshakeVerdict::Accepted, HandshakeVerdict::Refused)));
     };
     let reason = describe_tls_error(&fault);
     if let Some(certificate) = trust.tolerated(&shown.chain, &fault) {
         let refusal = trust.refuse_requests(ShownCertificate::Unaccepted(&certificate));
-        return Ok(refusal.map_or(HandshakeVerdict::Unaccepted(reason), HandshakeVerdict::Refused));
+        return Ok((origin, refusal.map_or(HandshakeVerdict::Unaccepted(reason), HandshakeVerdict::Refused)));
     }
     let name = HandshakeFailure::from_tls_error(&fault).name();
     Err(format!("listener {listener} rejects this certificate in the handshake: {name} ({reason})"))
@@ -266,11 +267,12 @@ fn new_explanation(identities: &[CallerId]) -> RequestExplanation {
 fn find_department<'a>(
     snapshot: &'a PolicySnapshot,
     identities: &[CallerId],
-    listener: &Name,
+    origin: CallerOrigin<'_>,
 ) -> Result<&'a DepartmentPolicy, String> {
+    let listener = origin.listener;
     let claimed = match identities {
         [] => snapshot.anonymous_department(listener),
-        _ => snapshot.certified_department(listener, identities),
+        _ => snapshot.certified_department(origin, identities),
     };
     claimed.map(|department| &**department).map_err(|unclaimed| match unclaimed {
         CallerUnclaimed::NoDepartment if identities.is_empty() => {
@@ -283,7 +285,7 @@ fn find_department<'a>(
 /// The steps of the gateway in their order, up to the first rejection.
 fn decide(
     configuration: &Configuration,
-    (identities, listener): (&[CallerId], &Name),
+    (identities, origin): (&[CallerId], CallerOrigin<'_>),
     request: &Request<()>,
 ) -> RequestExplanation {
     let snapshot = &configuration.snapshot;
@@ -292,12 +294,12 @@ fn decide(
         Ok(head) => head,
         Err(malformed) => return refused_explanation(explanation, Refused::Malformed, malformed.detail.to_owned()),
     };
-    let department = match find_department(snapshot, identities, listener) {
+    let department = match find_department(snapshot, identities, origin) {
         Ok(department) => department,
         Err(why) => return refused_explanation(explanation, Refused::Unauthenticated, why),
     };
     explanation.department = Some(format!("{} ({})", department.department.id, department.department.name));
-    let wanted = head.route_request(listener);
+    let wanted = head.route_request(origin.listener);
     let (subsystem, command) = match snapshot.find_route(&wanted) {
         RouteMatch::Command { subsystem, command, matched } => {
             explanation.command = Some(command_text(command, matched));
@@ -330,7 +332,7 @@ fn decide(
         explanation,
         snapshot,
         (subsystem, command),
-        (head, request.uri(), snapshot.public_port(listener)),
+        (head, request.uri(), snapshot.public_port(origin.listener)),
     )
 }
 
@@ -494,7 +496,7 @@ fn forwarded_path(subsystem: &Subsystem, command: &Command, path: &str) -> Strin
 }
 
 fn limit_texts(snapshot: &PolicySnapshot, department: &DepartmentPolicy, command: &Command) -> Vec<String> {
-    let mut texts = texts_of_limits("department and command", command.limits);
+    let mut texts = texts_of_limits("department and command", snapshot.limits_on(department, command));
     texts.extend(texts_of_limits("department", department.limits));
     texts.extend(texts_of_limits("whole gateway", TrafficLimits { rate: snapshot.total_rate, concurrent: None }));
     texts.extend(department.quota.as_ref().map(quota_text));
@@ -568,7 +570,7 @@ mod tests {
     fn explained(uri: &str, request: &str) -> RequestExplanation {
         decide(
             &compile_valid(EXAMPLE),
-            (&[CallerId::Uri(uri.to_owned())], &listener()),
+            (&[CallerId::Uri(uri.to_owned())], CallerOrigin::listener(&listener())),
             &read_request(request, &[]).expect("a request"),
         )
     }
@@ -605,7 +607,7 @@ mod tests {
         let read = compile_valid(&text);
         let explanation = decide(
             &read,
-            (&[CallerId::Uri(police.to_owned())], &listener()),
+            (&[CallerId::Uri(police.to_owned())], CallerOrigin::listener(&listener())),
             &read_request(submit, &[]).expect("a request"),
         );
         assert_eq!(explanation.upstreams, ["127.0.0.1:9001 (weight 9)", "127.0.0.1:9002 (weight 1)"]);
@@ -646,7 +648,7 @@ mod tests {
         let lab = "  - { id: lab, path: /lab, upstreams: [{ url: \"http://127.0.0.1:1\" }], otherCommands: allow }";
         let text = EXAMPLE.replacen("body: { max: 16MiB }", settings, 1);
         let read = compile_valid(&text.replacen("\ngrants:", &format!("\n{lab}\ngrants:"), 1));
-        decide(&read, (&[police], &listener()), &read_request(request, &[]).expect("a request"))
+        decide(&read, (&[police], CallerOrigin::listener(&listener())), &read_request(request, &[]).expect("a request"))
     }
 
     #[test]
@@ -655,7 +657,7 @@ mod tests {
         let submit =
             read_request("POST https://gateway.city.example:8443/cameras/v1/snapshots", &[]).expect("a request");
         let text_of = |text: &str| {
-            explanation_text(&decide(&compile_valid(text), (std::slice::from_ref(&police), &listener()), &submit))
+            explanation_text(&decide(&compile_valid(text), (std::slice::from_ref(&police), CallerOrigin::listener(&listener())), &submit))
         };
         assert!(!text_of(EXAMPLE).contains("timeouts"));
         let text = text_of(&EXAMPLE.replace("connect: 2s", "connect: 2s, request: 1500ms, attempt: 300ms"));
@@ -687,7 +689,7 @@ mod tests {
             let submit = "POST https://gateway.city.example:8443/cameras/v1/snapshots/a?x=1";
             decide(
                 &read,
-                (&[CallerId::Uri(police.to_owned())], &listener()),
+                (&[CallerId::Uri(police.to_owned())], CallerOrigin::listener(&listener())),
                 &read_request(submit, &headers).expect("a request"),
             )
         };

@@ -42,7 +42,7 @@ fn example_compiles_to_the_described_snapshot() {
     let snapshot = &read.snapshot;
     assert_eq!(snapshot.version.len(), 12);
     let police = CallerId::Uri("spiffe://city.example/department/traffic-police".to_owned());
-    let department = snapshot.department_of(&[police]).expect("claimed");
+    let department = snapshot.department_of(&[police], None).expect("claimed");
     assert_eq!(department.department.name, "Traffic Police Bureau");
     let RouteMatch::Command { subsystem, command, .. } =
         route_of(snapshot, "gateway.city.example:8443", &Method::POST, "/cameras/v1/snapshots")

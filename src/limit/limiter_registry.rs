@@ -82,7 +82,9 @@ impl LimiterRegistry {
         self.total.enforce(|()| snapshot.total_rate.map(rate_only), &self.clock);
         self.departments.enforce(|department| departments.get(department).copied().filter(has_limits), &self.clock);
         let of_command = |(department, command): &(u32, u32)| {
-            departments.get(department).and_then(|_| commands.get(command)).copied()
+            let granted = || snapshot.granted_limits(*department, *command);
+            let limits = departments.get(department).and_then(|_| granted().or_else(|| commands.get(command).copied()));
+            limits.filter(has_limits)
         };
         self.commands.enforce(of_command, &self.clock);
         self.addresses.enforce(&zone_limits(snapshot), &self.clock);
@@ -137,7 +139,12 @@ impl LimiterRegistry {
         let window = self.clock.window();
         Ok(Rc::new(CommandGate {
             narrow_limiters: [
-                limiter_or_refusal(&self.commands, (number, command.key.number), command.limits, &self.clock)?,
+                limiter_or_refusal(
+                    &self.commands,
+                    (number, command.key.number),
+                    snapshot.limits_on(department, command),
+                    &self.clock,
+                )?,
                 limiter_or_refusal(&self.departments, number, department.limits, &self.clock)?,
             ],
             total: limiter_or_refusal(

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use globset::{Glob, GlobMatcher};
 
+use crate::model::TrafficLimits;
+
 use super::subsystem::{Command, DepartmentPolicy, GrantRule, Subsystem};
 
 /// Evidence that a department may run a command, with the rule that allows it. Only this file makes it.
@@ -75,6 +77,8 @@ pub(crate) struct GrantTable {
     /// The commands that each glob matches in each subsystem, computed once.
     matches_by_glob: HashMap<(usize, String), Arc<[usize]>>,
     rules: Vec<GrantRule>,
+    /// The limits of grants with limits: by department number and command number.
+    limits: HashMap<(u32, u32), TrafficLimits, RandomState>,
 }
 
 /// One glob of one grant.
@@ -104,9 +108,15 @@ impl GrantTable {
     /// Adds one glob of a grant. Returns whether it matches any command.
     pub(crate) fn add_grant(&mut self, grant: &GrantDraft, glob: &CommandGlob, subsystem: &Subsystem) -> bool {
         let rule = self.rules.len();
-        self.rules.push(GrantRule { index: grant.index, pattern: glob.text.clone() });
+        let pattern = glob.text.clone();
+        self.rules.push(GrantRule { index: grant.index, pattern, has_limits: grant.limits.is_some() });
         let commands = self.matching_commands(glob, subsystem);
         let matched = !commands.is_empty();
+        if let Some(limits) = grant.limits {
+            for command in commands.iter() {
+                self.limits.entry((grant.department, self.numbers[*command])).or_insert(limits);
+            }
+        }
         if matched {
             self.allowed
                 .entry((grant.department, subsystem.index))
@@ -148,7 +158,17 @@ impl GrantTable {
         pairs
     }
 
-    /// The rules that allow nothing beyond the rules before them.
+    /// The limits of a department on a command that a grant sets, by their numbers; `None` for the command's own.
+    pub(crate) fn limits_of(&self, department: u32, command: u32) -> Option<TrafficLimits> {
+        self.limits.get(&(department, command)).copied()
+    }
+
+    /// The pairs of a department and a command, by number, whose limits a grant sets.
+    pub(crate) fn limited_pairs(&self) -> impl Iterator<Item = ((u32, u32), TrafficLimits)> {
+        self.limits.iter().map(|(pair, limits)| (*pair, *limits))
+    }
+
+    /// The rules that allow nothing beyond the rules before them, and set no limits.
     pub(crate) fn unused_rules(&self) -> impl Iterator<Item = &GrantRule> {
         let mut effective: HashSet<usize> = HashSet::new();
         for allowed in self.allowed.values() {
@@ -161,7 +181,7 @@ impl GrantTable {
             }
         }
         let rules = self.rules.iter().enumerate();
-        rules.filter_map(move |(position, rule)| (!effective.contains(&position)).then_some(rule))
+        rules.filter_map(move |(position, rule)| (!effective.contains(&position) && !rule.has_limits).then_some(rule))
     }
 
     /// The departments, by number, that may run at least one command.
@@ -185,4 +205,6 @@ pub struct GrantDraft {
     pub subsystem: usize,
     /// The globs for the commands, each with its position in the document.
     pub commands: Vec<(usize, Arc<CommandGlob>)>,
+    /// The limits of the department on each of the commands; `None` for those of the command.
+    pub limits: Option<TrafficLimits>,
 }

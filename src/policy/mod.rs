@@ -43,7 +43,7 @@ pub use request_target::{
 };
 pub use route::{ANY_HOST, ListenerRouting, ListenerScope, RouteMatch, RouteScope, RouteTable};
 pub use session_cookie::SessionCookie;
-pub use snapshot::{CallerUnclaimed, PolicySnapshot};
+pub use snapshot::{CallerOrigin, CallerUnclaimed, PolicySnapshot};
 pub use snapshot_difference::{ItemChanges, RemovedItem, SnapshotDifference};
 pub use snapshot_draft::SnapshotDraft;
 pub use upstream_policy::{HashSource, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy};

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use crate::model::{CallerId, Name, RateLimit};
+use crate::model::{CallerId, Name, RateLimit, TrafficLimits};
 
 use super::backend::Backend;
 use super::command_backends::CommandBackends;
@@ -55,6 +55,24 @@ pub enum CallerUnclaimed {
     Disabled(Name),
 }
 
+/// Where a caller has connected. Beside its certificate, this decides which department it belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct CallerOrigin<'a> {
+    /// The listener.
+    pub listener: &'a Name,
+    /// The realm of the authorities that verify callers there; `None` is the realm without a name.
+    pub realm: Option<&'a Name>,
+    /// Whether a caller with a certificate that nobody claims has no department, whatever the listener says.
+    pub refuses_unclaimed: bool,
+}
+
+impl<'a> CallerOrigin<'a> {
+    /// A listener whose authorities belong to the realm without a name.
+    pub fn listener(listener: &'a Name) -> Self {
+        Self { listener, realm: None, refuses_unclaimed: false }
+    }
+}
+
 /// The callers that a department claims.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum CallerClaim<'a> {
@@ -79,9 +97,13 @@ impl PolicySnapshot {
         }
     }
 
-    /// The one department that claims these identities.
-    pub fn department_of(&self, identities: &[CallerId]) -> Result<&Arc<DepartmentPolicy>, CallerUnclaimed> {
-        let mut claimed = identities.iter().filter_map(|identity| self.callers.get(identity));
+    /// The one department that claims these identities in a realm; `None` is the realm without a name.
+    pub fn department_of(
+        &self,
+        identities: &[CallerId],
+        realm: Option<&Name>,
+    ) -> Result<&Arc<DepartmentPolicy>, CallerUnclaimed> {
+        let mut claimed = identities.iter().filter_map(|identity| self.claimant_in(identity, realm));
         let first = claimed.next().ok_or(CallerUnclaimed::NoDepartment)?;
         match claimed.find(|other| other.department.id != first.department.id) {
             Some(other) => Err(CallerUnclaimed::Several(first.department.id.clone(), other.department.id.clone())),
@@ -90,17 +112,20 @@ impl PolicySnapshot {
         }
     }
 
-    /// The department of a caller with these identities in its certificate on this listener: the one that claims them,
-    /// or that of the listener's unclaimed callers.
+    fn claimant_in(&self, identity: &CallerId, realm: Option<&Name>) -> Option<&Arc<DepartmentPolicy>> {
+        self.callers.get(identity).filter(|policy| policy.counts_in(realm))
+    }
+
+    /// The department of a caller with these identities in its certificate: the one that claims them, or that of the
+    /// listener's unclaimed callers.
     pub fn certified_department(
         &self,
-        listener: &Name,
+        origin: CallerOrigin<'_>,
         identities: &[CallerId],
     ) -> Result<&Arc<DepartmentPolicy>, CallerUnclaimed> {
-        match self.department_of(identities) {
-            Err(CallerUnclaimed::NoDepartment) if self.unclaimed.contains(listener) => {
-                self.anonymous_department(listener)
-            }
+        let takes_unclaimed = !origin.refuses_unclaimed && self.unclaimed.contains(origin.listener);
+        match self.department_of(identities, origin.realm) {
+            Err(CallerUnclaimed::NoDepartment) if takes_unclaimed => self.anonymous_department(origin.listener),
             claimed => claimed,
         }
     }
@@ -114,12 +139,12 @@ impl PolicySnapshot {
         Ok(department)
     }
 
-    /// The one of these identities that a department claims: the name of the caller in this city.
-    pub fn claimed_identity<'a>(&self, identities: &'a [CallerId]) -> Option<&'a CallerId> {
-        identities.iter().find(|identity| self.is_claimed(identity))
+    /// The one of these identities that a department claims in a realm: the name of the caller in this city.
+    pub fn claimed_identity<'a>(&self, identities: &'a [CallerId], realm: Option<&Name>) -> Option<&'a CallerId> {
+        identities.iter().find(|identity| self.claimant_in(identity, realm).is_some())
     }
 
-    /// Whether a department claims this identity.
+    /// Whether a department claims this identity in any realm.
     pub fn is_claimed(&self, identity: &CallerId) -> bool {
         self.callers.contains_key(identity)
     }
@@ -146,6 +171,17 @@ impl PolicySnapshot {
         self.grants.find_grant(department, command)
     }
 
+    /// The limits of a department on a command: those of the grant, or else those of the command.
+    pub fn limits_on(&self, department: &DepartmentPolicy, command: &Command) -> TrafficLimits {
+        let granted = self.granted_limits(department.department.number, command.key.number);
+        granted.unwrap_or(command.limits)
+    }
+
+    /// The limits that a grant sets, by the numbers of department and command.
+    pub(crate) fn granted_limits(&self, department: u32, command: u32) -> Option<TrafficLimits> {
+        self.grants.limits_of(department, command)
+    }
+
     /// The enabled departments that no rule allows to run anything, and the number of all enabled departments.
     pub fn departments_without_grant(&self) -> (Vec<&DepartmentPolicy>, usize) {
         let granted = self.grants.departments();
@@ -154,7 +190,7 @@ impl PolicySnapshot {
         (without.map(|policy| &**policy).collect(), enabled().count())
     }
 
-    /// The rules that allow nothing beyond the rules before them.
+    /// The rules that allow nothing beyond the rules before them, and set no limits.
     pub fn unused_rules(&self) -> impl Iterator<Item = &GrantRule> {
         self.grants.unused_rules()
     }

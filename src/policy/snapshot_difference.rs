@@ -190,6 +190,7 @@ fn department_keys(old: &DepartmentPolicy, new: &DepartmentPolicy, moved: &HashS
         ("limits", old.limits != new.limits),
         ("quota", old.quota != new.quota),
         ("disabled", old.disabled != new.disabled),
+        ("realms", old.realms != new.realms),
     ])
 }
 
@@ -404,7 +405,14 @@ fn grants(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
     let added = named_pairs(new, after.difference(&before).copied().collect()).into_iter().collect();
     let removed = named_pairs(old, before.difference(&after).copied().collect());
     let removed = removed.into_iter().map(|id| RemovedItem { id, successor: None }).collect();
-    ItemChanges { added, removed, ..ItemChanges::default() }
+    let limited = |snapshot: &PolicySnapshot| snapshot.grants.limited_pairs().collect::<HashMap<_, _>>();
+    let (limits_before, limits_after) = (limited(old), limited(new));
+    let is_changed = |pair: &&(u32, u32)| before.contains(pair) && limits_before.get(pair) != limits_after.get(pair);
+    let mut changes = ItemChanges { added, removed, ..ItemChanges::default() };
+    for id in named_pairs(new, after.iter().filter(is_changed).copied().collect()) {
+        changes.record_change(&id, &["limits"]);
+    }
+    changes
 }
 
 /// The allowed pairs, by names.

@@ -38,6 +38,15 @@ pub struct DepartmentPolicy {
     /// Whether the department is disabled: its callers are refused. It keeps its identities, so no other department may
     /// claim them.
     pub disabled: bool,
+    /// The realms in which its identities count; empty for the realm without a name.
+    pub realms: Vec<Name>,
+}
+
+impl DepartmentPolicy {
+    /// Whether its identities count in a realm; `None` is the realm without a name.
+    pub fn counts_in(&self, realm: Option<&Name>) -> bool {
+        realm.map_or(self.realms.is_empty(), |realm| self.realms.contains(realm))
+    }
 }
 
 /// A subsystem of the city: the routes to its commands.
@@ -142,6 +151,8 @@ pub struct GrantRule {
     pub index: usize,
     /// The glob that matched.
     pub pattern: String,
+    /// Whether it sets limits.
+    pub has_limits: bool,
 }
 
 impl Command {

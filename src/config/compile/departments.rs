@@ -169,7 +169,27 @@ fn compile_department(
         limits: limits::compile_limits(department.limits.as_ref(), &place.key("limits")),
         quota: limits::compile_quota(department.quota.as_ref(), &place.key("quota")),
         disabled: department.disabled.unwrap_or(false),
+        realms: compile_realms(&department.realms, &place.key("realms")),
     }
+}
+
+/// The most realms of a department.
+const REALMS_MAX: usize = 64;
+
+fn compile_realms(written: &[String], place: &DocPath<'_>) -> Vec<Name> {
+    if written.len() > REALMS_MAX {
+        place.problem(format!("{} realms; write at most {REALMS_MAX}", written.len()));
+    }
+    let mut realms: Vec<Name> = Vec::with_capacity(written.len());
+    for (index, text) in written.iter().enumerate().take(REALMS_MAX) {
+        let place = place.item(index);
+        let realm = place.parse_name(text);
+        if realms.contains(&realm) {
+            place.problem(format!("{realm} is named twice"));
+        }
+        realms.push(realm);
+    }
+    realms
 }
 
 fn compile_claim(caller: &CallerDocument, place: &DocPath<'_>) -> Option<CompiledClaim> {

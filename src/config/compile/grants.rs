@@ -10,6 +10,7 @@ use crate::config::document::GrantDocument;
 use crate::policy::{CommandGlob, DepartmentPolicy, GrantDraft, RouteScope, Subsystem};
 
 use super::doc_path::DocPath;
+use super::limits::compile_limits;
 
 /// The names that grants may refer to, and the globs parsed so far.
 #[derive(Debug)]
@@ -69,7 +70,8 @@ fn compile_grant(
     let department = resolve_id("department", &grant.department, &known.departments, place);
     let subsystem = resolve_id("subsystem", &grant.subsystem, &known.subsystems, place);
     let commands = compile_globs(grant, known, &place.key("commands"));
-    Some(GrantDraft { index, department: department?, subsystem: subsystem?, commands })
+    let limits = grant.limits.as_ref().map(|limits| compile_limits(Some(limits), &place.key("limits")));
+    Some(GrantDraft { index, department: department?, subsystem: subsystem?, commands, limits })
 }
 
 /// Resolves an id, or records a problem.

@@ -235,6 +235,10 @@ fn compile_client_auth(auth: &ClientAuthDocument, folder: &Path, place: &DocPath
     let expired =
         expired.and_then(|word| place.key("expiredRevocation").value_or_problem(scalars::parse_keyword(word, &words)));
     let mode = place.key("mode").value_or_problem(scalars::parse_keyword(mode, &CLIENT_AUTH_KEYWORDS));
+    let words = [("listener", false), ("refuse", true)];
+    let unclaimed = auth.unclaimed.as_deref();
+    let refuses_unclaimed =
+        unclaimed.and_then(|word| place.key("unclaimed").value_or_problem(scalars::parse_keyword(word, &words)));
     ClientAuth {
         mode: mode.unwrap_or_default(),
         authorities: resolve_paths(&auth.authorities, folder, &authorities),
@@ -247,6 +251,8 @@ fn compile_client_auth(auth: &ClientAuthDocument, folder: &Path, place: &DocPath
             .as_deref()
             .and_then(|text| place.key("subject").value_or_problem(SubjectPattern::parse(text))),
         forwarding: compile_keyword(auth.forward.as_deref(), &FORWARD_KEYWORDS, &place.key("forward")),
+        realm: auth.realm.as_ref().map(|realm| place.key("realm").parse_name(realm)),
+        refuses_unclaimed: refuses_unclaimed.unwrap_or_default(),
     }
 }
 

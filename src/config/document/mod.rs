@@ -195,6 +195,12 @@ pub(crate) struct ClientAuthDocument {
     /// What subsystems are told about the certificate: none (default); names: ssl-client-verify, -subject-dn and
     /// -issuer-dn; or certificate: also ssl-client-cert.
     pub(crate) forward: Option<String>,
+    /// The realm of these authorities: only departments that name it (departments.realms) have callers here. Default:
+    /// the realm without a name, for departments that name none.
+    pub(crate) realm: Option<String>,
+    /// The treatment of callers with a certificate that no department claims: refuse, or listener (default) for what
+    /// the claims on the listener say (departments.callers.unclaimed).
+    pub(crate) unclaimed: Option<String>,
 }
 
 /// The admin listener for operators.
@@ -327,6 +333,9 @@ pub(crate) struct DepartmentDocument {
     pub(crate) quota: Option<QuotaDocument>,
     /// Whether the department is disabled: its callers are refused. Default: false.
     pub(crate) disabled: Option<bool>,
+    /// The realms in which its certificates count (clientAuth.realm); at most 64. Default: the realm without a name.
+    #[serde(default)]
+    pub(crate) realms: Vec<String>,
 }
 
 /// One identity in a certificate, or the callers without a certificate on one listener: exactly one of the four.
@@ -518,6 +527,9 @@ pub(crate) struct GrantDocument {
     /// Globs on command ids; at least one.
     #[serde(default)]
     pub(crate) commands: Vec<String>,
+    /// The limits of the department on each of these commands, instead of the command's own. Of several grants of a
+    /// command, the first with limits counts.
+    pub(crate) limits: Option<LimitsDocument>,
 }
 
 /// The graceful shutdown.

@@ -30,6 +30,7 @@ use crate::identity::verification::client_verifier::ClientVerifier;
 use crate::identity::verification::trust_fingerprint::TrustFingerprint;
 use crate::identity::verification::trusted_files::TrustedFiles;
 use crate::identity::verification::verify_error::{describe_tls_error, is_untrusted};
+use crate::model::Name;
 
 use super::request_verdict::CertificateRefusal;
 
@@ -141,6 +142,16 @@ impl TrustSet {
     /// What subsystems are told about this certificate; `None` for nothing.
     pub fn forwarded_certificate(&self, shown: ShownCertificate<'_>) -> Option<ForwardedCertificate> {
         ForwardedCertificate::new(shown, self.auth()?.forwarding)
+    }
+
+    /// Where the identities that this set certifies count; `None` for the realm without a name.
+    pub fn realm(&self) -> Option<&Name> {
+        self.auth()?.realm.as_ref()
+    }
+
+    /// Whether a caller with a certificate that nobody claims has no department, whatever the listener says.
+    pub fn refuses_unclaimed(&self) -> bool {
+        self.auth().is_some_and(|auth| auth.refuses_unclaimed)
     }
 
     /// Whether expired revocation lists stay in use (`expiredRevocation: allow`).

@@ -28,6 +28,10 @@ pub struct ClientAuth {
     pub subject: Option<SubjectPattern>,
     /// What subsystems are told about the certificate.
     pub forwarding: CertificateForwarding,
+    /// Where the identities that these authorities certify count; `None` for the realm without a name.
+    pub realm: Option<Name>,
+    /// Whether a caller with a certificate that nobody claims has no department, whatever the listener says.
+    pub refuses_unclaimed: bool,
 }
 
 /// How a caller is refused that the mode does not accept.

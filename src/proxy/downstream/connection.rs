@@ -378,7 +378,7 @@ impl TrafficWorker {
     /// Records when the caller's certificate expires.
     fn record_certificate_expiry(&self, peer: &DownstreamPeer, snapshot: &PolicySnapshot) {
         let Some(caller) = peer.caller() else { return };
-        if let Some(known) = snapshot.claimed_identity(caller.identities()) {
+        if let Some(known) = peer.claimed_identity(snapshot) {
             self.components.telemetry.callers().record(known, caller.expires_at(), self.components.clock.window());
         }
     }

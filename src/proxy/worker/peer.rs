@@ -27,8 +27,8 @@ use crate::identity::{
     ShownCertificate, TrustSet, UnacceptedCertificate,
 };
 use crate::lifecycle::DrainWatcher;
-use crate::model::Name;
-use crate::policy::{CallerUnclaimed, DepartmentPolicy, PolicySnapshot};
+use crate::model::{CallerId, Name};
+use crate::policy::{CallerOrigin, CallerUnclaimed, DepartmentPolicy, PolicySnapshot};
 use crate::proxy::io::close_notice::CloseNotice;
 use crate::proxy::message::field_line::FORWARDED_FOR;
 
@@ -142,6 +142,7 @@ impl DownstreamPeer {
         };
         let server_name = handshake.server_name.as_deref();
         let trust = at_handshake.as_ref().and_then(|tls| tls.trust_for_sni(server_name));
+        let origin = origin_of(&listener, trust);
         let shown = shown_certificate(caller.as_ref(), unaccepted.as_ref());
         let authorization = PeerAuthorization {
             snapshot: Arc::clone(snapshot),
@@ -149,7 +150,7 @@ impl DownstreamPeer {
             refusal: trust.and_then(|trust| trust.refuse_requests(shown)),
             forwarded: forwarded_certificate(trust, shown),
             hosts: AllowedHosts::new(at_handshake.as_deref(), server_name),
-            department: department_for(caller.as_ref(), &listener, snapshot),
+            department: department_for(caller.as_ref(), origin, snapshot),
             tls: at_handshake,
         };
         Self {
@@ -177,6 +178,14 @@ impl DownstreamPeer {
     /// The caller, if the connection has a client certificate.
     pub(crate) fn caller(&self) -> Option<&Caller> {
         self.caller.as_ref()
+    }
+
+    /// The identity of the caller that a department claims.
+    pub(crate) fn claimed_identity<'a>(&'a self, snapshot: &PolicySnapshot) -> Option<&'a CallerId> {
+        let caller = self.caller.as_ref()?;
+        let authorization = self.authorization.borrow();
+        let origin = origin_of(&self.listener, authorization.tls.as_deref(), self.server_name.as_deref());
+        snapshot.claimed_identity(caller.identities(), origin.realm)
     }
 
     /// The scheme of the connection, for `X-Forwarded-Proto`.
@@ -244,7 +253,9 @@ impl DownstreamPeer {
         if !self.authorization.borrow().is_trusted {
             return "this certificate is no longer accepted: it has expired, is revoked, or its authority was removed";
         }
-        match snapshot.certified_department(&self.listener, caller.identities()) {
+        let authorization = self.authorization.borrow();
+        let origin = origin_of(&self.listener, authorization.tls.as_deref(), self.server_name.as_deref());
+        match snapshot.certified_department(origin, caller.identities()) {
             Err(CallerUnclaimed::Disabled(_)) => "the department of this certificate is disabled",
             Err(CallerUnclaimed::Several(..)) => "more than one department claims the certificate of this connection",
             _ => "no department claims the certificate of this connection",
@@ -350,8 +361,9 @@ impl DownstreamPeer {
         let tls = self.tls.as_ref().map(|tls| tls.load_full());
         let now = self.clock.wall();
         let trusted = tls.as_ref().is_none_or(|tls| self.is_trusted_by(tls, now)) && !self.has_expired(now);
-        let department = if trusted { department_for(self.caller.as_ref(), &self.listener, snapshot) } else { None };
         let trust = tls.as_ref().and_then(|tls| tls.trust_for_sni(self.server_name.as_deref()));
+        let origin = origin_of(&self.listener, trust);
+        let department = if trusted { department_for(self.caller.as_ref(), origin, snapshot) } else { None };
         let shown = shown_certificate(self.caller.as_ref(), self.unaccepted.as_ref());
         PeerAuthorization {
             snapshot: Arc::clone(snapshot),
@@ -399,15 +411,24 @@ fn forwarded_certificate(trust: Option<&TrustSet>, shown: ShownCertificate<'_>) 
     trust?.forwarded_certificate(shown).map(Rc::new)
 }
 
+/// Where a connection came in: the realm is that of the trust set for its server name.
+fn origin_of<'a>(listener: &'a Name, trust: Option<&'a TrustSet>) -> CallerOrigin<'a> {
+    CallerOrigin {
+        listener,
+        realm: trust.and_then(TrustSet::realm),
+        refuses_unclaimed: trust.is_some_and(TrustSet::refuses_unclaimed),
+    }
+}
+
 /// The department of a caller; without a certificate, that of the listener's anonymous callers.
 fn department_for(
     caller: Option<&Caller>,
-    listener: &Name,
+    origin: CallerOrigin<'_>,
     snapshot: &PolicySnapshot,
 ) -> Option<Arc<DepartmentPolicy>> {
     let claimed = match caller {
-        Some(caller) => snapshot.certified_department(listener, caller.identities()),
-        None => snapshot.anonymous_department(listener),
+        Some(caller) => snapshot.certified_department(origin, caller.identities()),
+        None => snapshot.anonymous_department(origin.listener),
     };
     let claimed_by =
         claimed.inspect_err(|unclaimed| tracing::debug!(?unclaimed, "no single department claims this caller"));

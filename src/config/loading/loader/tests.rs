@@ -226,7 +226,7 @@ fn ten_thousand_departments_are_loaded() {
     let read = compile_text(&province(10_000), Path::new("/"), &NameInterner::default()).expect("no problems");
     assert_eq!(read.snapshot.departments.len(), 10_001);
     let last = crate::model::CallerId::Uri("spiffe://province/9999/3".to_owned());
-    let department = read.snapshot.department_of(&[last]).expect("claimed");
+    let department = read.snapshot.department_of(&[last], None).expect("claimed");
     let other = read.snapshot.subsystems[0].other.as_ref().expect("allowed");
     let grant = read.snapshot.find_grant(department, other).expect("granted");
     assert_eq!(grant.rule(), 9_999);
