@@ -22,6 +22,7 @@ pub use self::settings::gateway_settings::GatewaySettings;
 pub use self::settings::gateway_settings::ListenerSettings;
 pub use self::settings::gateway_settings::ShutdownSettings;
 pub use self::settings::gateway_settings::TrustedProxies;
+pub(crate) use loading::command_check::check_commands;
 pub use loading::file_watcher::FileWatcher;
 pub use loading::loader::{ConfigLoader, LoadResult};
 pub use loading::source_set::ExcludedSource;

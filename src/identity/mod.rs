@@ -42,7 +42,7 @@ pub use tls_config::server_config::{HandshakePeer, ServerTls};
 pub use tls_config::trust_set::TrustSet;
 pub use tls_files::key_cache::KeyCache;
 pub use tls_files::memory_texts::{MEMORY_BYTES_MAX, MEMORY_TEXTS_MAX, MemoryOrDisk, MemoryTextError, MemoryTexts};
-pub use tls_files::pem_check::{check_authorities, check_client_pair};
+pub use tls_files::pem_check::{authority_digests, check_authorities, check_client_pair};
 pub use tls_files::pem_source::{DiskFiles, MEMORY_PREFIX, PemSource, PemText, is_memory_name};
 pub use tls_files::pem_store::{FileDigest, PemStore};
 pub use tls_files::{

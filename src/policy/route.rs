@@ -47,6 +47,7 @@ pub enum RouteMatch<'a> {
         matched: Option<usize>,
     },
     /// The request is below a subsystem's prefix but matches no command, and the subsystem has `otherCommands: refuse`.
+    /// Or it matches a command with `refuse`.
     NoCommand {
         /// The subsystem.
         subsystem: &'a Arc<Subsystem>,
@@ -122,6 +123,9 @@ impl RouteTable {
             if let Some(place) = table.commands.find(request, below) {
                 let subsystem = &subsystems[place.subsystem];
                 let command = &subsystem.commands[place.command];
+                if command.is_refused {
+                    return ControlFlow::Break(RouteMatch::NoCommand { subsystem });
+                }
                 return ControlFlow::Break(RouteMatch::Command { subsystem, command, matched: Some(place.position) });
             }
             let subsystem = &subsystems[table.subsystems[0]];

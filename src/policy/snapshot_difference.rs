@@ -349,6 +349,7 @@ fn command_keys(
         ("upgrade", one.upgrade != other.upgrade),
         ("durability", one.durability != other.durability),
         ("timeouts", one.timeouts != other.timeouts),
+        ("refuse", one.is_refused != other.is_refused),
         ("backends", shares_of(old, one) != shares_of(new, other)),
     ]);
     keys.extend(shape_keys((old, one.shape.as_deref()), (new, other.shape.as_deref())));

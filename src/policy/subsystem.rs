@@ -126,6 +126,8 @@ pub struct Command {
     pub shape: Option<Box<CommandShape>>,
     /// The backends that its requests are forwarded to.
     pub backends: CommandBackends,
+    /// Whether its requests are refused as unknown commands.
+    pub is_refused: bool,
 }
 
 /// The client addresses that may call a command.

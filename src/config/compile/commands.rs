@@ -55,6 +55,7 @@ pub(crate) fn compile_unnamed(subsystem: &Name, context: &mut CommandContext<'_>
         timeouts: context.timeouts,
         shape,
         backends,
+        is_refused: false,
     }
 }
 
@@ -72,7 +73,9 @@ fn compile_command(
     let id = place.key("id").parse_name(&written.id);
     let matches = command_match::compile_matches(&written.r#match, &place.key("match"));
     let shape = command_shape::compile_shape(written, &matches, context, place);
+    let is_refused = written.refuse.unwrap_or(false);
     let backends = match written.redirect {
+        _ if is_refused => CommandBackends::None,
         Some(_) => CommandBackends::None,
         None => {
             let named = written.backends.as_deref();
@@ -103,6 +106,7 @@ fn compile_command(
         body_max: compile_body_max(written.body.as_ref(), &place.key("body").key("max")),
         durability: settings::compile_durability(written.durability.as_deref(), context.durability, place),
         timeouts: compile_timeouts(written.timeouts.as_ref(), context.timeouts, &place.key("timeouts")),
+        is_refused,
     }
 }
 

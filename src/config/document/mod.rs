@@ -494,6 +494,9 @@ pub(crate) struct CommandDocument {
     pub(crate) rewrite: Option<RewriteDocument>,
     /// The redirect of callers; then nothing is forwarded.
     pub(crate) redirect: Option<RedirectDocument>,
+    /// Whether its requests are refused as unknown commands (404), so that no less specific command takes them.
+    /// Default: false.
+    pub(crate) refuse: Option<bool>,
     /// The origins whose pages may read its responses. Replaces the subsystem's setting as a whole.
     pub(crate) cors: Option<CorsDocument>,
     /// The mirroring of requests to other subsystems; the responses are discarded.

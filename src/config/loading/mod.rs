@@ -8,6 +8,7 @@
 //! - YAML: `parse`;
 //! - the meaning of the document: `compile`.
 
+pub(crate) mod command_check;
 pub(crate) mod configuration;
 pub(crate) mod file_watcher;
 mod include;

@@ -30,7 +30,7 @@ use crate::identity::certificate::unaccepted_certificate::UnacceptedCertificate;
 use crate::identity::certificate::verified_caller::{Caller, CallerFault};
 use crate::identity::revocation::crl_store;
 use crate::identity::sni::host_pattern::{HostPattern, certificate_hosts};
-use crate::identity::sni::server_names::{ListenerHosts, ServedHosts};
+use crate::identity::sni::server_names::{ListenerHosts, MissingSni, ServedHosts};
 use crate::identity::sni::sni_resolver::{ServerKeys, SniResolver};
 use crate::identity::tls_files::pem_store::{FileDigest, PemStore};
 use crate::identity::tls_files::{CertificateFiles, ClientAuth, TlsFiles, TlsFindings, TlsProblem};
@@ -218,6 +218,25 @@ impl TlsFiles {
             of_certificates.push(position);
         }
         Some((trusts, of_certificates))
+    }
+}
+
+impl ClientAuth {
+    /// Checks the files of callers as of now by `clock`, as the load of a listener does. Returns the moment at which the
+    /// first of them expires.
+    ///
+    /// # Errors
+    /// Every problem found, each with its file and advice.
+    pub fn check(&self, store: &PemStore<'_>, clock: &Clock) -> Result<Option<Timestamp>, Vec<TlsProblem>> {
+        let files = TlsFiles { certificates: Vec::new(), is_list: true, missing_sni: MissingSni::default() };
+        let keys = KeyLoader::new(store, clock.wall());
+        let mut loader = ServerLoader { files: &files, keys, refused: Arc::default() };
+        let trust = loader.load_trust(self);
+        let problems = loader.keys.findings.problems;
+        let Some(trust) = trust.filter(|_| problems.is_empty()) else { return Err(problems) };
+        let TrustedFiles { authorities, lists, .. } = trust.trusted;
+        let ends = authorities.iter().map(|authority| authority.valid_until);
+        Ok(ends.chain(lists.iter().map(|list| list.next_update)).min())
     }
 }
 

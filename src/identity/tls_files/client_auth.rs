@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::identity::certificate::forwarded_certificate::CertificateForwarding;
 use crate::identity::certificate::subject_pattern::SubjectPattern;
+use crate::model::Name;
 
 /// The settings of client authentication.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

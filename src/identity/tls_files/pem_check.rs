@@ -5,11 +5,19 @@
 //!
 //! Leaves to others: expiry, and the certificates of listeners (`tls_config`).
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use sha2::{Digest as _, Sha256};
+
+use super::TlsFindings;
+use super::memory_texts::MemoryTexts;
+use super::pem_store::PemStore;
 
 /// Checks that a chain belongs to its key. It may be a certificate for clients only.
 ///
@@ -40,6 +48,23 @@ pub fn check_authorities(pem: &[u8]) -> Result<(), String> {
         Err("holds no certificate; write those of the authorities as PEM".to_owned())
     } else {
         Ok(())
+    }
+}
+
+/// The certificates in a text with authorities, as a listener reads them: the SHA-256 of each.
+///
+/// # Errors
+/// The fault, and what to do.
+pub fn authority_digests(pem: &[u8]) -> Result<BTreeSet<[u8; 32]>, String> {
+    const NAME: &str = "memory:authorities";
+    let texts = MemoryTexts::default();
+    texts.set(NAME, pem.to_vec()).map_err(|error| error.to_string())?;
+    let store = PemStore::new(&texts);
+    let mut findings = TlsFindings::new(&store);
+    let certificates = findings.read_authorities(Path::new(NAME));
+    match findings.problems.first() {
+        Some(problem) => Err(problem.what.clone()),
+        None => Ok(certificates.iter().map(|der| Sha256::digest(der).into()).collect()),
     }
 }
 

@@ -9,7 +9,7 @@
 
 use kube::core::Status;
 
-use crate::kube::objects::{ApiVersions, ObjectKind};
+use crate::kube::objects::{ApiVersions, OWN_GROUP, ObjectKind};
 
 /// The longest message of the API server in a text, in bytes.
 const MESSAGE_BYTES_MAX: usize = 300;
@@ -78,6 +78,11 @@ impl ApiFault {
             Self::NotFound if verbs.contains(&"create") => {
                 format!("{kind} cannot be written: its namespace does not exist")
             }
+            Self::MissingApi | Self::NotFound if group == OWN_GROUP => format!(
+                "the cluster does not serve {kind} ({group}, {}): install it with `tallygate crds | kubectl apply \
+                 --server-side -f -`, or ignore this if no {kind} is used. It is looked for again",
+                api.versions.join(", ")
+            ),
             Self::MissingApi | Self::NotFound => format!(
                 "the cluster does not serve {kind} ({group}, {}): install its CRD, or ignore this if no {kind} is used. \
                  It is looked for again",

@@ -348,6 +348,12 @@ impl Controller {
                 self.compared(kind, self.index.backend_tls_policies().get(key)?, wanted, now)
             }
             ObjectKind::Ingress => self.compared(kind, self.index.ingresses().get(key)?, wanted, now),
+            ObjectKind::Department => self.compared(kind, self.index.departments().get(key)?, wanted, now),
+            ObjectKind::CommandSet => self.compared(kind, self.index.command_sets().get(key)?, wanted, now),
+            ObjectKind::Grant => self.compared(kind, self.index.grants().get(key)?, wanted, now),
+            ObjectKind::ClientAuthPolicy => {
+                self.compared(kind, self.index.client_auth_policies().get(key)?, wanted, now)
+            }
             _ => None,
         }
     }

@@ -14,11 +14,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Clock;
-use crate::identity::{HostPattern, MemoryTexts, PemStore, TlsFiles, check_authorities, check_client_pair};
-use crate::kube::translate::TextCheck;
+use crate::config::check_commands;
+use crate::identity::{
+    ClientAuth, ExpiredCrlPolicy, HostPattern, MemoryTexts, PemStore, TlsFiles, authority_digests, check_authorities,
+    check_client_pair,
+};
+use crate::kube::translate::{AuthorityDigests, TextCheck};
 use crate::policy::ANY_HOST;
 
 /// How long a result is kept: certificates expire.
@@ -43,7 +48,41 @@ impl TextChecks {
         Self { clock, kept: Mutex::default() }
     }
 
+    /// Loads client authentication as a listener does. Returns the moment at which the first authority or list expires.
+    fn load_client_auth(
+        &self,
+        authorities: &[Bytes],
+        lists: &[Bytes],
+        takes_expired: bool,
+    ) -> Result<Option<Timestamp>, String> {
+        let texts = MemoryTexts::default();
+        let set = |kind: &str, all: &[Bytes]| -> Result<Vec<PathBuf>, String> {
+            let set_one = |(position, text): (usize, &Bytes)| {
+                let name = format!("memory:{kind}-{position}");
+                texts.set(&name, text.to_vec()).map(|()| PathBuf::from(name)).map_err(|error| error.to_string())
+            };
+            all.iter().enumerate().map(set_one).collect()
+        };
+        let auth = ClientAuth {
+            authorities: set("authorities", authorities)?,
+            revocation_lists: set("lists", lists)?,
+            expired_crl: if takes_expired { ExpiredCrlPolicy::Allow } else { ExpiredCrlPolicy::Refuse },
+            ..ClientAuth::default()
+        };
+        let checked = auth.check(&PemStore::new(&texts), &self.clock);
+        checked.map_err(|problems| problems.iter().map(|problem| problem.what.clone()).collect::<Vec<_>>().join("; "))
+    }
+
     fn kept_or(&self, texts: &[&Bytes], check: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        self.kept_while(texts, || check().map(|()| None))
+    }
+
+    /// As [`Self::kept_or`]. A good result is not kept if it may end within [`KEPT_TIME`].
+    fn kept_while(
+        &self,
+        texts: &[&Bytes],
+        check: impl FnOnce() -> Result<Option<Timestamp>, String>,
+    ) -> Result<(), String> {
         let mut digest = Sha256::new();
         for text in texts {
             digest.update(Sha256::digest(text));
@@ -57,7 +96,12 @@ impl TextChecks {
         {
             return result;
         }
-        let result = check();
+        let checked = check();
+        let ends_soon = |end: &Timestamp| end.duration_since(now).unsigned_abs() < KEPT_TIME;
+        if checked.as_ref().is_ok_and(|end| end.as_ref().is_some_and(ends_soon)) {
+            return Ok(());
+        }
+        let result = checked.map(drop);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT_MAX {
             kept.clear();
@@ -90,5 +134,23 @@ impl TextCheck for TextChecks {
 
     fn check_authorities(&self, pem: &Bytes) -> Result<(), String> {
         self.kept_or(&[pem], || check_authorities(pem))
+    }
+
+    fn authority_digests(&self, pem: &Bytes) -> Result<AuthorityDigests, String> {
+        authority_digests(pem)
+    }
+
+    fn check_client_auth(&self, authorities: &[Bytes], lists: &[Bytes], takes_expired: bool) -> Result<(), String> {
+        let (kind, separator) = (Bytes::from_static(b"client auth"), Bytes::from_static(b"lists"));
+        let policy = Bytes::from_static(if takes_expired { b"expired" } else { b"current" });
+        let parts: Vec<&Bytes> =
+            [&kind, &policy].into_iter().chain(authorities).chain([&separator]).chain(lists).collect();
+        self.kept_while(&parts, || self.load_client_auth(authorities, lists, takes_expired))
+    }
+
+    fn check_commands(&self, commands: &Value) -> Result<(), String> {
+        let text = Bytes::from(commands.to_string());
+        let check = || check_commands(commands).map_err(|problem| format!("{}: {}", problem.path, problem.message));
+        self.kept_or(&[&Bytes::from_static(b"commands"), &text], check)
     }
 }

@@ -26,8 +26,9 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use super::objects::{
-    BackendTlsPolicy, ConfigMap, Gateway, GatewayClass, GatewayListenerSet, GrpcRoute, HttpRoute, Ingress,
-    IngressClass, KubeNamespace, KubeObject, ObjectKey, ObjectKind, ReferenceGrant, Secret, Service, TlsRoute,
+    BackendTlsPolicy, ClientAuthPolicySpec, CommandSetSpec, ConfigMap, DepartmentSpec, Gateway, GatewayClass,
+    GatewayListenerSet, GrantSpec, GrpcRoute, HttpRoute, Ingress, IngressClass, KubeNamespace, KubeObject, ObjectKey,
+    ObjectKind, ReferenceGrant, Secret, Service, TlsRoute,
 };
 
 pub use self::change::Change;
@@ -56,6 +57,10 @@ pub struct Index {
     secrets: FactStore<Secret>,
     config_maps: FactStore<ConfigMap>,
     namespaces: FactStore<KubeNamespace>,
+    departments: FactStore<DepartmentSpec>,
+    command_sets: FactStore<CommandSetSpec>,
+    grants: FactStore<GrantSpec>,
+    client_auth_policies: FactStore<ClientAuthPolicySpec>,
     /// The namespaces whose Secrets are watched; empty for all.
     secret_namespaces: BTreeSet<String>,
 }
@@ -205,6 +210,26 @@ impl Index {
         &self.namespaces
     }
 
+    /// Departments.
+    pub fn departments(&self) -> &FactStore<DepartmentSpec> {
+        &self.departments
+    }
+
+    /// CommandSets.
+    pub fn command_sets(&self) -> &FactStore<CommandSetSpec> {
+        &self.command_sets
+    }
+
+    /// Grants.
+    pub fn grants(&self) -> &FactStore<GrantSpec> {
+        &self.grants
+    }
+
+    /// ClientAuthPolicies.
+    pub fn client_auth_policies(&self) -> &FactStore<ClientAuthPolicySpec> {
+        &self.client_auth_policies
+    }
+
     /// The addresses that serve a port of a Service: see [`EndpointIndex::addresses`]. Empty if the Service or the
     /// port is missing.
     pub fn endpoints_of(&self, namespace: &str, service: &str, port: u16) -> Vec<SocketAddr> {
@@ -230,6 +255,10 @@ impl Index {
             ObjectKind::Secret => &self.secrets,
             ObjectKind::ConfigMap => &self.config_maps,
             ObjectKind::Namespace => &self.namespaces,
+            ObjectKind::Department => &self.departments,
+            ObjectKind::CommandSet => &self.command_sets,
+            ObjectKind::Grant => &self.grants,
+            ObjectKind::ClientAuthPolicy => &self.client_auth_policies,
         }
     }
 
@@ -250,6 +279,10 @@ impl Index {
             ObjectKind::Secret => &mut self.secrets,
             ObjectKind::ConfigMap => &mut self.config_maps,
             ObjectKind::Namespace => &mut self.namespaces,
+            ObjectKind::Department => &mut self.departments,
+            ObjectKind::CommandSet => &mut self.command_sets,
+            ObjectKind::Grant => &mut self.grants,
+            ObjectKind::ClientAuthPolicy => &mut self.client_auth_policies,
         }
     }
 }

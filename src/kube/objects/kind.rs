@@ -42,6 +42,14 @@ pub enum ObjectKind {
     ConfigMap,
     /// A namespace with its labels.
     Namespace,
+    /// A unit of billing and of limits, with the certificates of its callers.
+    Department,
+    /// Names for the requests of a rule.
+    CommandSet,
+    /// Which departments may call which commands of a route.
+    Grant,
+    /// The authorities and revocation lists of the callers of listeners.
+    ClientAuthPolicy,
 }
 
 /// The group and the names of a kind in the API, with the versions that the types of `objects` can read.
@@ -61,9 +69,12 @@ pub struct ApiVersions {
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
+/// The group of our own kinds.
+pub const OWN_GROUP: &str = "tallygate.io";
+
 impl ObjectKind {
     /// All kinds.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::GatewayClass,
         Self::Gateway,
         Self::ListenerSet,
@@ -79,6 +90,10 @@ impl ObjectKind {
         Self::Secret,
         Self::ConfigMap,
         Self::Namespace,
+        Self::Department,
+        Self::CommandSet,
+        Self::Grant,
+        Self::ClientAuthPolicy,
     ];
 
     /// The place of the kind in the API.
@@ -101,6 +116,10 @@ impl ObjectKind {
             Self::Secret => namespaced("", "Secret", "secrets", &["v1"]),
             Self::ConfigMap => namespaced("", "ConfigMap", "configmaps", &["v1"]),
             Self::Namespace => cluster_wide("", "Namespace", "namespaces", &["v1"]),
+            Self::Department => cluster_wide(OWN_GROUP, "Department", "departments", &["v1alpha1"]),
+            Self::CommandSet => namespaced(OWN_GROUP, "CommandSet", "commandsets", &["v1alpha1"]),
+            Self::Grant => namespaced(OWN_GROUP, "Grant", "grants", &["v1alpha1"]),
+            Self::ClientAuthPolicy => namespaced(OWN_GROUP, "ClientAuthPolicy", "clientauthpolicies", &["v1alpha1"]),
         }
     }
 
@@ -114,7 +133,11 @@ impl ObjectKind {
             | Self::GrpcRoute
             | Self::TlsRoute
             | Self::BackendTlsPolicy
-            | Self::Ingress => true,
+            | Self::Ingress
+            | Self::Department
+            | Self::CommandSet
+            | Self::Grant
+            | Self::ClientAuthPolicy => true,
             Self::ReferenceGrant
             | Self::IngressClass
             | Self::Service

@@ -14,12 +14,20 @@
 // The fields carry the names and the meanings of the Kubernetes API reference.
 #[allow(missing_docs, reason = "documented by the Kubernetes API reference under the same names")]
 mod backend_tls;
+#[allow(missing_docs, reason = "variants with comments would not be an enumeration in the schema")]
+mod client_auth_policy;
+#[allow(missing_docs, reason = "variants with comments would not be an enumeration in the schema")]
+mod command_set;
 #[allow(missing_docs, reason = "documented by the Kubernetes API reference under the same names")]
 mod core;
+#[allow(missing_docs, reason = "variants with comments would not be an enumeration in the schema")]
+mod department;
 #[allow(missing_docs, reason = "documented by the Kubernetes API reference under the same names")]
 mod endpoint_slice;
 #[allow(missing_docs, reason = "documented by the Kubernetes API reference under the same names")]
 mod gateway;
+#[allow(missing_docs, reason = "variants with comments would not be an enumeration in the schema")]
+mod grant;
 #[allow(missing_docs, reason = "documented by the Kubernetes API reference under the same names")]
 mod grpc_route;
 #[allow(missing_docs, reason = "documented by the Kubernetes API reference under the same names")]
@@ -38,9 +46,17 @@ mod references;
 mod tls_route;
 
 pub use self::backend_tls::{BackendAltName, BackendAltNameKind, BackendTlsPolicy, BackendTlsValidation};
+pub use self::client_auth_policy::{
+    AuthorityReference, ClientAuthChoice, ClientAuthPolicySpec, ListenerTarget, ListenerTargetKind, RevocationReference,
+};
+pub use self::command_set::{BodySpec, CommandMatchSpec, CommandSetSpec, CommandSpec, FieldMatchSpec};
 pub use self::core::{
     ConfigMap, IngressAddress, KubeNamespace, LoadBalancerAddresses, Secret, Service, ServicePort, ServiceSpec,
     ServiceStatus,
+};
+pub use self::department::{
+    AuthorityBundle, BundleKind, CallerIdentity, DepartmentSpec, LimitsSpec, QuotaPeriod, QuotaSpec, RefuseOrAllow,
+    SubjectIdentity,
 };
 pub use self::endpoint_slice::{
     EndpointConditions, EndpointHints, EndpointSlice, SliceAddressKind, SliceEndpoint, SlicePort, ZoneHint,
@@ -51,6 +67,7 @@ pub use self::gateway::{
     GatewayListenerSet, GatewayTls, ListenerNamespaces, ListenerProtocol, ListenerTlsSpec, NamespaceChoice,
     NamespacesFrom, PortTlsConfig, RouteKind, TlsMode,
 };
+pub use self::grant::{GrantSpec, RouteTarget, RouteTargetKind};
 pub use self::grpc_route::{GrpcBackend, GrpcFilter, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRule};
 pub use self::http_route::{
     CorsFilter, HeaderFilter, HeaderValue, HttpBackend, HttpFilter, HttpFilterKind, HttpPathMatch, HttpRoute,
@@ -61,7 +78,7 @@ pub use self::ingress::{
     Ingress, IngressBackend, IngressBackendPort, IngressClass, IngressClassParameters, IngressHttp, IngressPath,
     IngressPathKind, IngressRule, IngressService, IngressTls,
 };
-pub use self::kind::{ApiVersions, ObjectKey, ObjectKind};
+pub use self::kind::{ApiVersions, OWN_GROUP, ObjectKey, ObjectKind};
 pub use self::label_selector::{LabelExpression, LabelSelector};
 pub use self::metadata::Metadata;
 pub use self::parse::{KubeObject, ObjectFault, ObjectPart};

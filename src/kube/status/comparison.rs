@@ -75,6 +75,7 @@ pub fn new_status(wanted: &WantedStatus, shown: &Value, controller: &str, now: T
         WantedStatus::Route(parents) => status.set_entries("parents", PARENTS, parents, controller),
         WantedStatus::Policy(ancestors) => status.set_entries("ancestors", ANCESTORS, ancestors, controller),
         WantedStatus::Ingress(ingress) => status.set_ingress(ingress),
+        WantedStatus::Conditions(conditions) => status.set_conditions(conditions),
     }
     let status = Value::Object(status.fields);
     let is_same = status == *shown || (shown.is_null() && says_nothing(&status));

@@ -44,6 +44,8 @@ pub enum WantedStatus {
     Policy(Vec<WantedParent>),
     /// Of an Ingress.
     Ingress(WantedIngress),
+    /// Of a kind of ours that has conditions only.
+    Conditions(Vec<WantedCondition>),
 }
 
 /// The status of a condition.

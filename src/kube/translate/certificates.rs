@@ -4,17 +4,20 @@
 //! - A certificate that is referred to is complete and belongs to its key. So a faulty Secret is a condition of the
 //!   listener that names it, and never a problem of the whole configuration.
 //! - A text is taken up once, however often it is named.
+//! - Client authentication belongs to the realm of its authorities: those whose certificates are the same have one name.
 //!
 //! Leaves to others: chains and expiry (`identity`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use serde_json::{Value, json};
 
+use super::client_auth_policies::ClientAuthSettings;
 use super::names;
 use super::references::{BrokenReference, Referent, Referrer, check_permission};
 use crate::kube::index::Index;
-use crate::kube::objects::{ObjectKey, ObjectReference, SecretReference};
+use crate::kube::objects::{ObjectKey, ObjectReference, RefuseOrAllow, SecretReference};
 
 /// The entries of a Secret of the type `kubernetes.io/tls`.
 const CERTIFICATE_ENTRY: &str = "tls.crt";
@@ -45,12 +48,78 @@ pub trait TextCheck {
     /// # Errors
     /// The fault, and what to do.
     fn check_authorities(&self, pem: &Bytes) -> Result<(), String>;
+
+    /// The certificates of a text with authorities: the SHA-256 of each.
+    ///
+    /// # Errors
+    /// The fault, and what to do.
+    fn authority_digests(&self, pem: &Bytes) -> Result<AuthorityDigests, String>;
+
+    /// Whether a listener can verify callers with these authorities and revocation lists.
+    ///
+    /// # Errors
+    /// The fault, and what to do.
+    fn check_client_auth(&self, authorities: &[Bytes], lists: &[Bytes], takes_expired: bool) -> Result<(), String>;
+
+    /// Whether commands in the form of the configuration are valid by themselves.
+    ///
+    /// # Errors
+    /// The path of the fault, and what is wrong.
+    fn check_commands(&self, commands: &Value) -> Result<(), String>;
 }
+
+/// The certificates of authorities: the SHA-256 of each.
+pub type AuthorityDigests = BTreeSet<[u8; 32]>;
 
 /// Collects the texts that the configuration names.
 pub(super) struct TextCollector<'c> {
     pub(super) check: &'c dyn TextCheck,
     pub(super) texts: MemoryTextMap,
+    /// The certificates of the authorities of each realm.
+    realms: BTreeMap<String, AuthorityDigests>,
+}
+
+impl<'c> TextCollector<'c> {
+    pub(super) fn new(check: &'c dyn TextCheck) -> Self {
+        Self { check, texts: MemoryTextMap::default(), realms: BTreeMap::new() }
+    }
+
+    /// `clientAuth` of a listener with these authorities and revocation lists, in the realm of the authorities.
+    ///
+    /// # Errors
+    /// Why a listener cannot use them.
+    pub(super) fn client_auth(
+        &mut self,
+        settings: ClientAuthSettings,
+        authorities: &[String],
+        lists: &[String],
+    ) -> Result<Value, String> {
+        let texts = |names: &[String]| names.iter().filter_map(|name| self.texts.0.get(name).cloned()).collect();
+        let (bundles, revoked): (Vec<Bytes>, Vec<Bytes>) = (texts(authorities), texts(lists));
+        let takes_expired = settings.expired_revocation == RefuseOrAllow::Allow;
+        self.check.check_client_auth(&bundles, &revoked, takes_expired)?;
+        let mut digests = AuthorityDigests::new();
+        for bundle in &bundles {
+            digests.extend(self.check.authority_digests(bundle)?);
+        }
+        let realm = names::realm(&digests);
+        let mut keys = json!({ "mode": settings.mode, "authorities": authorities, "realm": realm });
+        if !lists.is_empty() {
+            keys["revocation"] = json!(lists);
+            keys["expiredRevocation"] = json!(settings.expired_revocation.as_str());
+        }
+        if settings.unclaimed_callers == RefuseOrAllow::Refuse {
+            keys["unclaimed"] = json!("refuse");
+        }
+        self.realms.insert(realm, digests);
+        Ok(keys)
+    }
+
+    /// The realms all of whose authorities are among these.
+    pub(super) fn realms_within(&self, authorities: &AuthorityDigests) -> Vec<&str> {
+        let within = self.realms.iter().filter(|(_, digests)| digests.is_subset(authorities));
+        within.map(|(realm, _)| realm.as_str()).collect()
+    }
 }
 
 /// What a certificate is for.
@@ -130,6 +199,19 @@ pub(super) fn take_authorities(
     reference: &ObjectReference,
     texts: &mut TextCollector<'_>,
 ) -> Result<String, BrokenReference> {
+    take_authorities_entry(index, from, (reference, AUTHORITIES_ENTRY), texts)
+}
+
+/// Takes up the authorities that an entry of a ConfigMap or a Secret holds.
+///
+/// # Errors
+/// As [`take_authorities`].
+pub(super) fn take_authorities_entry(
+    index: &Index,
+    from: Referrer<'_>,
+    (reference, entry): (&ObjectReference, &str),
+    texts: &mut TextCollector<'_>,
+) -> Result<String, BrokenReference> {
     let ObjectReference { group, kind, name, namespace } = reference;
     let to = Referent { group, kind, namespace: namespace.as_deref(), name };
     let known = group.is_empty() && matches!(&**kind, "ConfigMap" | "Secret");
@@ -139,23 +221,63 @@ pub(super) fn take_authorities(
     }
     let key = check_permission(index, from, to)?;
     let bad = |message: String| BrokenReference { reason: "InvalidCACertificateRef", message };
-    let bytes = authorities_of(index, kind, &key);
+    let bytes = entry_of(index, kind, (&key, entry));
     let bytes = bytes.ok_or_else(|| match &**kind {
         "Secret" if !index.knows_secrets_of(&key.namespace) => bad(missing_secret(index, &key)),
-        _ => bad(format!("there is no {kind} {key} with an entry {AUTHORITIES_ENTRY}")),
+        _ => bad(format!("there is no {kind} {key} with an entry {entry}")),
     })?;
-    texts.check.check_authorities(&bytes).map_err(|why| bad(format!("{kind} {key}, {AUTHORITIES_ENTRY}: {why}")))?;
-    let taken = names::memory_text(&kind.to_ascii_lowercase(), &key, AUTHORITIES_ENTRY);
+    texts.check.check_authorities(&bytes).map_err(|why| bad(format!("{kind} {key}, {entry}: {why}")))?;
+    let taken = names::memory_text(&kind.to_ascii_lowercase(), &key, entry);
     texts.texts.0.insert(taken.clone(), bytes);
     Ok(taken)
 }
 
-fn authorities_of(index: &Index, kind: &str, key: &ObjectKey) -> Option<Bytes> {
+/// Takes up the revocation lists that an entry of a ConfigMap or a Secret holds.
+///
+/// # Errors
+/// The reason why the reference cannot be used: `InvalidRevocationListRef` or `RefNotPermitted`.
+pub(super) fn take_revocation_lists(
+    index: &Index,
+    from: Referrer<'_>,
+    (reference, entry): (&ObjectReference, &str),
+    texts: &mut TextCollector<'_>,
+) -> Result<String, BrokenReference> {
+    let ObjectReference { group, kind, name, namespace } = reference;
+    let to = Referent { group, kind, namespace: namespace.as_deref(), name };
+    let key = check_permission(index, from, to)?;
+    let missing = || BrokenReference {
+        reason: "InvalidRevocationListRef",
+        message: format!("there is no {kind} {key} with an entry {entry}"),
+    };
+    let bytes = entry_of(index, kind, (&key, entry)).ok_or_else(missing)?;
+    let taken = names::memory_text(&kind.to_ascii_lowercase(), &key, entry);
+    texts.texts.0.insert(taken.clone(), bytes);
+    Ok(taken)
+}
+
+/// The certificates of the authorities in an entry of a ConfigMap or a Secret.
+///
+/// # Errors
+/// As [`take_authorities`].
+pub(super) fn digests_of_entry(
+    index: &Index,
+    kind: &str,
+    (key, entry): (&ObjectKey, &str),
+    check: &dyn TextCheck,
+) -> Result<AuthorityDigests, BrokenReference> {
+    let bad = |message: String| BrokenReference { reason: "InvalidCACertificateRef", message };
+    let bytes = entry_of(index, kind, (key, entry));
+    let bytes = bytes.ok_or_else(|| bad(format!("there is no {kind} {key} with an entry {entry}")))?;
+    let digests = check.check_authorities(&bytes).and_then(|()| check.authority_digests(&bytes));
+    digests.map_err(|why| bad(format!("{kind} {key}, {entry}: {why}")))
+}
+
+fn entry_of(index: &Index, kind: &str, (key, entry): (&ObjectKey, &str)) -> Option<Bytes> {
     match kind {
         "ConfigMap" => {
-            let text = index.config_maps().valid(key)?.data.get(AUTHORITIES_ENTRY)?;
+            let text = index.config_maps().valid(key)?.data.get(entry)?;
             Some(Bytes::copy_from_slice(text.as_bytes()))
         }
-        _ => index.secrets().valid(key)?.data.get(AUTHORITIES_ENTRY).cloned(),
+        _ => index.secrets().valid(key)?.data.get(entry).cloned(),
     }
 }

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::{Value, json};
 
 use super::certificates::{CertificateTexts, CertificateUse, TextCollector, take_authorities, take_certificate};
+use super::client_auth_policies::{ClientAuthPolicies, ClientAuthSettings};
 use super::condition::{ACCEPTED, CONFLICTED, Condition, RESOLVED_REFS};
 use super::hostnames::configured_host;
 use super::names;
@@ -20,7 +21,7 @@ use crate::kube::CONTROLLER_NAME;
 use crate::kube::index::{Fact, Index};
 use crate::kube::objects::{
     FrontendValidation, FrontendValidationMode, GATEWAY_GROUP, Gateway, GatewayListener, GatewayListenerSet,
-    LabelSelector, ListenerProtocol, NamespacesFrom, ObjectKey, RouteKind, TlsMode,
+    LabelSelector, ListenerProtocol, NamespacesFrom, ObjectKey, RefuseOrAllow, RouteKind, TlsMode,
 };
 
 /// A Gateway of this controller.
@@ -100,19 +101,34 @@ impl GatewayListenerPlan<'_> {
         }
     }
 
+    /// Takes the listener out of service.
+    pub(super) fn refuse(&mut self, reason: &'static str, message: String) {
+        self.conditions.retain(|condition| condition.kind != ACCEPTED);
+        self.conditions.insert(0, Condition::fails(ACCEPTED, reason, message));
+    }
+
+    /// Sets the client authentication.
+    pub(super) fn set_client_auth(&mut self, client_auth: Value) {
+        self.client_auth = Some(client_auth);
+    }
+
     fn is_tls(&self) -> bool {
         self.listener.protocol == ListenerProtocol::Https
     }
 }
 
 /// The Gateways whose class names this controller, in the order of their keys.
-pub(super) fn plan_gateways<'a>(index: &'a Index, texts: &mut TextCollector<'_>) -> Vec<GatewayPlan<'a>> {
+pub(super) fn plan_gateways<'a>(
+    index: &'a Index,
+    policies: &mut ClientAuthPolicies,
+    texts: &mut TextCollector<'_>,
+) -> Vec<GatewayPlan<'a>> {
     let mut plans = Vec::new();
     for (key, fact) in index.gateways().iter() {
         let Some(gateway) = fact.valid() else { continue };
         let class = index.gateway_classes().valid(&ObjectKey::cluster_wide(&gateway.gateway_class_name));
         if class.is_some_and(|class| &*class.controller_name == CONTROLLER_NAME) {
-            plans.push(plan_gateway(index, (key, fact, gateway), texts));
+            plans.push(plan_gateway(index, (key, fact, gateway), (policies, texts)));
         }
     }
     plans
@@ -121,7 +137,7 @@ pub(super) fn plan_gateways<'a>(index: &'a Index, texts: &mut TextCollector<'_>)
 fn plan_gateway<'a>(
     index: &'a Index,
     (key, fact, gateway): (&'a ObjectKey, &'a Fact<Gateway>, &'a Gateway),
-    texts: &mut TextCollector<'_>,
+    (policies, texts): (&mut ClientAuthPolicies, &mut TextCollector<'_>),
 ) -> GatewayPlan<'a> {
     let sets = listener_sets_of(index, key, gateway);
     let own = ListenerOwner { kind: "Gateway", key };
@@ -144,12 +160,14 @@ fn plan_gateway<'a>(
             }
             None => plan.conditions.push(Condition::fails(CONFLICTED, "NoConflicts", "")),
         }
-        if let Some(validation) = validation_of(gateway, listener) {
+        let validation = validation_of(gateway, listener).filter(|_| !policies.covers(key, &plan));
+        if let Some(validation) = validation {
             fallback |= validation.mode == FrontendValidationMode::AllowInsecureFallback;
             add_client_auth(index, key, validation, &mut plan, texts);
         }
         listeners.push(plan);
     }
+    fallback |= policies.attach(key, &mut listeners);
     let own_listeners: Vec<&GatewayListenerPlan<'_>> =
         listeners.iter().filter(|listener| listener.owner == own).collect();
     let mut conditions = vec![accepted(gateway, &own_listeners)];
@@ -380,16 +398,24 @@ fn add_client_auth(
         plan.conditions.retain(|condition| condition.kind != RESOLVED_REFS);
         plan.conditions.push(Condition::fails(RESOLVED_REFS, broken.reason, broken.message));
         if authorities.is_empty() {
-            plan.conditions.retain(|condition| condition.kind != ACCEPTED);
-            let message = "no reference to authorities of callers can be used";
-            plan.conditions.insert(0, Condition::fails(ACCEPTED, "NoValidCACertificate", message));
+            let message = "no reference to authorities of callers can be used".to_owned();
+            return plan.refuse("NoValidCACertificate", message);
         }
     }
     let mode = match validation.mode {
         FrontendValidationMode::AllowInsecureFallback => "allowInsecureFallback",
         _ => "required",
     };
-    plan.client_auth = Some(json!({ "mode": mode, "authorities": authorities }));
+    // The Gateway API knows no departments: whoever the authorities have certified is accepted.
+    let settings = ClientAuthSettings {
+        mode,
+        expired_revocation: RefuseOrAllow::Refuse,
+        unclaimed_callers: RefuseOrAllow::Allow,
+    };
+    match texts.client_auth(settings, &authorities, &[]) {
+        Ok(client_auth) => plan.set_client_auth(client_auth),
+        Err(why) => plan.refuse("NoValidCACertificate", why),
+    }
 }
 
 /// The kinds of routes that a listener takes, and the fault if it names others.

@@ -10,8 +10,8 @@ use super::backends::BackendSet;
 use super::references::{BrokenReference, Referrer};
 use crate::kube::index::Index;
 use crate::kube::objects::{
-    CorsFilter, HeaderFilter, HttpFilter, HttpFilterKind, MirrorFilter, PathModifier, PathModifierKind, RedirectFilter,
-    RewriteFilter,
+    CorsFilter, HeaderFilter, HttpFilter, HttpFilterKind, LocalReference, MirrorFilter, OWN_GROUP, ObjectKind,
+    PathModifier, PathModifierKind, RedirectFilter, RewriteFilter,
 };
 
 /// What is not supported, for the condition of the route.
@@ -24,6 +24,8 @@ pub(super) struct RuleFilters {
     pub(super) broken: Vec<BrokenReference>,
     pub(super) is_redirect: bool,
     pub(super) is_mirrored: bool,
+    /// The CommandSet that the rule names.
+    pub(super) command_set: Option<Box<str>>,
     mirrors: Vec<Value>,
 }
 
@@ -75,11 +77,25 @@ impl RuleFilters {
             HttpFilterKind::Cors => {
                 self.keys.insert("cors".to_owned(), cors_keys(filter.cors.as_ref().ok_or_else(missing)?));
             }
-            HttpFilterKind::ExternalAuth | HttpFilterKind::ExtensionRef | HttpFilterKind::Other(_) => {
+            HttpFilterKind::ExtensionRef => {
+                self.name_command_set(filter.extension_ref.as_ref().ok_or_else(missing)?)?;
+            }
+            HttpFilterKind::ExternalAuth | HttpFilterKind::Other(_) => {
                 return Err(format!("filters of the type {:?} are not supported", filter.kind));
             }
         }
         Ok(())
+    }
+
+    fn name_command_set(&mut self, reference: &LocalReference) -> Result<(), Unsupported> {
+        let LocalReference { group, kind, name } = reference;
+        if &**group != OWN_GROUP || &**kind != ObjectKind::CommandSet.api().kind {
+            return Err(format!("an extensionRef to {kind} of {group:?} is not supported; only CommandSet of {OWN_GROUP}"));
+        }
+        match self.command_set.replace(name.clone()) {
+            Some(first) if first != *name => Err("a rule has one CommandSet; it names two".to_owned()),
+            _ => Ok(()),
+        }
     }
 
     fn edit(&mut self, direction: &str, filter: &HeaderFilter) {

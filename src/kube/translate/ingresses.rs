@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::backends::{BackendOverrides, BackendProtocol, BackendSet, BackendUser};
+use super::client_auth_policies::ClientAuthSettings;
 use super::certificates::{CertificateTexts, CertificateUse, TextCollector, take_authorities, take_certificate};
 use super::ingress_listeners::{DEPARTMENT, HTTP_LISTENER, HTTPS_LISTENER, IngressHosts};
 use super::names;
@@ -28,7 +29,7 @@ use crate::kube::CONTROLLER_NAME;
 use crate::kube::index::{Fact, Index};
 use crate::kube::objects::{
     BackendReference, Ingress, IngressAddress, IngressBackend, IngressClass, ObjectKey, ObjectReference,
-    SecretReference,
+    RefuseOrAllow, SecretReference,
 };
 use crate::policy::FieldEdits;
 
@@ -204,6 +205,14 @@ fn secret_reference(name: &str) -> ObjectReference {
     ObjectReference { group: "".into(), kind: "Secret".into(), name: name.into(), namespace: None }
 }
 
+/// A mapping with the keys of another one, which win.
+fn with_keys(mut mapping: Value, others: Value) -> Value {
+    if let (Value::Object(keys), Value::Object(others)) = (&mut mapping, others) {
+        keys.extend(others);
+    }
+    mapping
+}
+
 /// Takes up the authorities of callers (`auth-tls-secret`).
 fn take_client_auth(index: &Index, plan: &mut IngressPlan<'_>, texts: &mut TextCollector<'_>) {
     let Some(wanted) = plan.nginx.client_auth.clone() else { return };
@@ -215,9 +224,16 @@ fn take_client_auth(index: &Index, plan: &mut IngressPlan<'_>, texts: &mut TextC
     }
     match take_authorities(index, from, &secret_reference(&wanted.secret), texts) {
         Ok(authorities) => {
-            let mut client_auth = wanted.settings;
-            client_auth["authorities"] = json!([authorities]);
-            plan.client_auth = Some(client_auth);
+            let realm = ClientAuthSettings {
+                mode: "required",
+                expired_revocation: RefuseOrAllow::Refuse,
+                unclaimed_callers: RefuseOrAllow::Allow,
+            };
+            let client_auth = match texts.client_auth(realm, &[authorities], &[]) {
+                Ok(client_auth) => client_auth,
+                Err(why) => return plan.refuse("InvalidCACertificateRef", &why),
+            };
+            plan.client_auth = Some(with_keys(client_auth, wanted.settings)); // also the mode is the annotations'
         }
         Err(broken) => plan.refuse(broken.reason, &broken.message),
     }

@@ -13,8 +13,12 @@ mod attachment;
 mod backend_tls;
 mod backends;
 mod certificates;
+mod client_auth_policies;
+mod command_sets;
 mod condition;
+mod departments;
 mod gateways;
+mod grants;
 mod hostnames;
 mod http_filters;
 mod ingress_listeners;
@@ -30,8 +34,12 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 pub use self::backend_tls::PolicyOutcome;
-pub use self::certificates::{MemoryTextMap, TextCheck};
+pub use self::certificates::{AuthorityDigests, MemoryTextMap, TextCheck};
+pub use self::client_auth_policies::ClientAuthOutcome;
+pub use self::command_sets::CommandSetOutcome;
 pub use self::condition::{ACCEPTED, CONFLICTED, Condition, PROGRAMMED, RESOLVED_REFS};
+pub use self::departments::DepartmentOutcome;
+pub use self::grants::GrantOutcome;
 pub use self::ingresses::IngressOutcome;
 pub use self::nginx::AnnotationCounts;
 pub use self::routes::RouteOutcome;
@@ -40,7 +48,11 @@ pub use self::services::{ServicePlan, ServiceSettings, TARGET_PORTS, depends_on_
 use self::backend_tls::TlsPolicies;
 use self::backends::BackendSet;
 use self::certificates::TextCollector;
+use self::client_auth_policies::ClientAuthPolicies;
+use self::command_sets::CommandSets;
+use self::departments::DepartmentSet;
 use self::gateways::{GatewayListenerPlan, GatewayPlan, plan_gateways};
+use self::grants::{ClosedRoutes, GrantSubjects, translate_grants};
 use self::ingresses::{IngressTranslation, ingress_addresses, translate_ingresses};
 use self::routes::RouteTranslation;
 use self::services::plan_services;
@@ -65,6 +77,14 @@ pub struct Translation {
     pub routes: Vec<RouteOutcome>,
     /// The BackendTLSPolicies.
     pub policies: Vec<PolicyOutcome>,
+    /// The Departments.
+    pub departments: Vec<DepartmentOutcome>,
+    /// The CommandSets.
+    pub command_sets: Vec<CommandSetOutcome>,
+    /// The Grants.
+    pub grants: Vec<GrantOutcome>,
+    /// The ClientAuthPolicies.
+    pub client_auth_policies: Vec<ClientAuthOutcome>,
     /// The Ingresses of this controller.
     pub ingresses: Vec<IngressOutcome>,
     /// The addresses at which callers reach Ingresses.
@@ -126,23 +146,32 @@ pub struct ListenerOutcome {
 
 /// Translates all objects. `check` checks certificates and keys as the loader of the configuration does.
 pub fn translate(index: &Index, settings: &ServiceSettings, check: &dyn TextCheck) -> Translation {
-    let mut texts = TextCollector { check, texts: MemoryTextMap::default() };
-    let mut gateways = plan_gateways(index, &mut texts);
+    let mut texts = TextCollector::new(check);
+    let mut auth_policies = ClientAuthPolicies::read(index, &mut texts);
+    let mut gateways = plan_gateways(index, &mut auth_policies, &mut texts);
     let (services, abandoned_services) = plan_services(index, &mut gateways, settings);
     let gateway_documents: Vec<(String, Value)> =
         gateways.iter().filter_map(|plan| Some((gateway_document_name(plan.key), gateways::document(plan)?))).collect();
+    let (command_sets, closed) = (CommandSets::read(index, check), ClosedRoutes::read(index));
     let mut routes = RouteTranslation {
         index,
         gateways: &mut gateways,
         backends: BackendSet::new(TlsPolicies::read(index, &mut texts)),
         documents: Vec::new(),
         outcomes: Vec::new(),
+        command_sets: &command_sets,
+        closed: &closed,
     };
     routes.translate_all();
     let RouteTranslation { mut backends, documents: route_documents, outcomes, .. } = routes;
     let IngressTranslation { documents: ingress_documents, outcomes: ingresses } =
         translate_ingresses(index, &mut texts, &mut backends);
-    let mut documents = gateway_documents;
+    // The listeners are known, and so are all realms. Departments come first: nothing takes an id from them.
+    let departments = DepartmentSet::translate(index, &texts);
+    let subjects = GrantSubjects { departments: &departments, gateways: &gateways, routes: &outcomes };
+    let (grant_documents, grants) = translate_grants(index, &subjects);
+    let mut documents = departments.documents;
+    documents.extend(gateway_documents);
     let (backend_documents, policies) = backends.into_parts();
     let mut backend_services = BTreeSet::new();
     documents.extend(backend_documents.map(|backend| {
@@ -152,6 +181,7 @@ pub fn translate(index: &Index, settings: &ServiceSettings, check: &dyn TextChec
     }));
     documents.extend(route_documents);
     documents.extend(ingress_documents);
+    documents.extend(grant_documents);
     set_proxy_protocol(&mut documents, &settings.proxy_protocol);
     Translation {
         documents,
@@ -161,6 +191,10 @@ pub fn translate(index: &Index, settings: &ServiceSettings, check: &dyn TextChec
         gateways: gateways.into_iter().map(gateway_outcome).collect(),
         routes: outcomes,
         policies,
+        departments: departments.outcomes,
+        command_sets: command_sets.outcomes,
+        grants,
+        client_auth_policies: auth_policies.into_outcomes(),
         ingresses,
         ingress_addresses: ingress_addresses(index, settings),
         services,

@@ -6,6 +6,8 @@
 //!
 //! Leaves to others: what the names are for.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest, Sha256};
 
 use crate::kube::objects::ObjectKey;
@@ -13,6 +15,8 @@ use crate::model::{Name, hex_text};
 
 /// The bytes of a hash behind a name that is too long: 6 bytes are 12 digits.
 const HASH_BYTES: usize = 6;
+/// The bytes of the hash of a realm: two realms with one name would certify each other's callers.
+const REALM_BYTES: usize = 24;
 
 /// The text itself, or its beginning and the hash of all of it. A `_` separates parts: no name in Kubernetes has one.
 fn bounded(text: String) -> String {
@@ -65,6 +69,13 @@ pub(super) fn command(name: Option<&str>, position: usize) -> String {
 pub(super) fn backend(service: &ObjectKey, port: u16, variant: &str) -> String {
     let separator = if variant.is_empty() { "" } else { "_" };
     bounded(format!("{}.{}_{port}{separator}{variant}", service.namespace, service.name))
+}
+
+/// The realm of authorities with these certificates.
+pub(super) fn realm(certificates: &BTreeSet<[u8; 32]>) -> String {
+    let mut digest = Sha256::new();
+    certificates.iter().for_each(|certificate| digest.update(certificate));
+    format!("ca_{}", hex_text(&digest.finalize()[..REALM_BYTES]))
 }
 
 /// The name of a text in memory: an entry of a Secret or ConfigMap.

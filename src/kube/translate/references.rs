@@ -6,9 +6,9 @@
 //! Leaves to others: what follows from a reference that leads nowhere.
 
 use crate::kube::index::Index;
-use crate::kube::objects::{GATEWAY_GROUP, GrantFrom, ObjectKey};
+use crate::kube::objects::{GATEWAY_GROUP, GrantFrom, OWN_GROUP, ObjectKey, ObjectKind};
 
-/// The object that refers: its kind in the Gateway API, and its namespace.
+/// The object that refers: its kind, and its namespace.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Referrer<'a> {
     pub(super) kind: &'a str,
@@ -52,7 +52,8 @@ pub(super) fn check_permission(
     if &*key.namespace == from.namespace {
         return Ok(key);
     }
-    let wanted = GrantFrom { group: GATEWAY_GROUP.into(), kind: from.kind.into(), namespace: from.namespace.into() };
+    let group = if from.kind == ObjectKind::ClientAuthPolicy.api().kind { OWN_GROUP } else { GATEWAY_GROUP };
+    let wanted = GrantFrom { group: group.into(), kind: from.kind.into(), namespace: from.namespace.into() };
     let target = (to.group, to.kind, to.name);
     let is_permitted = index
         .reference_grants()

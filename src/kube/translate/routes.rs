@@ -1,7 +1,8 @@
 //! HTTPRoutes and GRPCRoutes, as subsystems: one for each route, with a command for each of its rules.
 //!
 //! Guarantees:
-//! - A rule is metered under its route and its name, or its position.
+//! - A rule is metered under its route and its name, or its position; with a CommandSet, by its commands.
+//! - A route that is the target of a Grant is open to nobody by itself.
 //! - A route with a part that is not supported is refused as a whole: it fails closed.
 //! - A reference that leads nowhere takes its share of requests: 500, and `ResolvedRefs` says why.
 //!
@@ -12,7 +13,9 @@ use serde_json::{Map, Value, json};
 use super::attachment::{self, AttachingRoute, Attachment};
 use super::backends::{BackendOverrides, BackendProtocol, BackendSet, BackendUser};
 use super::condition::{ACCEPTED, Condition, RESOLVED_REFS};
+use super::command_sets::{CommandSets, commands_of_rule};
 use super::gateways::{GatewayListenerPlan, GatewayPlan};
+use super::grants::{ClosedRoutes, subsystem_kind};
 use super::hostnames::configured_host;
 use super::http_filters::{MirrorTargets, RuleFilters, Unsupported, backend_headers};
 use super::names;
@@ -60,6 +63,8 @@ pub(super) struct RouteTranslation<'a, 'g> {
     /// The documents: name and lists.
     pub(super) documents: Vec<(String, Value)>,
     pub(super) outcomes: Vec<RouteOutcome>,
+    pub(super) command_sets: &'g CommandSets<'a>,
+    pub(super) closed: &'g ClosedRoutes,
 }
 
 /// The metadata of a route with its parts.
@@ -121,17 +126,17 @@ impl<'a> RouteTranslation<'a, '_> {
         let mut broken = Vec::new();
         let mut commands = Vec::with_capacity(rules.len());
         for (position, rule) in rules.iter().enumerate() {
-            commands.push(self.command(from, (position, rule), &mut broken)?);
+            commands.extend(self.commands_of(from, (position, rule), &mut broken)?);
         }
         Ok((commands, broken))
     }
 
-    fn command(
+    fn commands_of(
         &mut self,
         from: Referrer<'_>,
         (position, rule): (usize, &RouteRule<'_>),
         broken: &mut Vec<BrokenReference>,
-    ) -> Result<Value, Unsupported> {
+    ) -> Result<Vec<Value>, Unsupported> {
         let mut targets = MirrorTargets { index: self.index, from, backends: &mut self.backends };
         let filters = RuleFilters::translate(&rule.filters, &mut targets)?;
         broken.extend(filters.broken);
@@ -139,9 +144,36 @@ impl<'a> RouteTranslation<'a, '_> {
         command.insert("id".to_owned(), json!(names::command(rule.name, position)));
         command.insert("match".to_owned(), json!(rule.matches));
         command.insert("body".to_owned(), json!({ "max": BODY_MAX }));
-        if filters.is_redirect {
-            return Ok(Value::Object(command)); // nothing is forwarded
+        let command_set = match &filters.command_set {
+            None => None,
+            Some(name) => match self.command_sets.find(&ObjectKey::new(from.namespace, name)) {
+                Ok(set) => Some(set),
+                Err(fault) => {
+                    broken.push(fault);
+                    command.remove("redirect");
+                    command.remove("mirror");
+                    command.insert("backends".to_owned(), json!([{ "status": 500 }]));
+                    return Ok(vec![Value::Object(command)]);
+                }
+            },
+        };
+        if !filters.is_redirect {
+            self.add_backends(from, rule, (&mut command, filters.is_mirrored), broken)?;
         }
+        match command_set {
+            Some(set) => commands_of_rule(&command, (set, from.kind == "GRPCRoute")),
+            None => Ok(vec![Value::Object(command)]),
+        }
+    }
+
+    /// Adds where the requests of a rule go.
+    fn add_backends(
+        &mut self,
+        from: Referrer<'_>,
+        rule: &RouteRule<'_>,
+        (command, is_mirrored): (&mut Map<String, Value>, bool),
+        broken: &mut Vec<BrokenReference>,
+    ) -> Result<(), Unsupported> {
         let mut all_http1 = true;
         let mut shares = Vec::with_capacity(rule.backends.len());
         for (reference, edits) in &rule.backends {
@@ -165,13 +197,13 @@ impl<'a> RouteTranslation<'a, '_> {
             shares.push(json!({ "status": 500 }));
         }
         command.insert("backends".to_owned(), Value::Array(shares));
-        if all_http1 && !filters.is_mirrored {
+        if all_http1 && !is_mirrored {
             command.insert("upgrade".to_owned(), json!("websocket"));
         }
         if let Some(timeouts) = &rule.timeouts {
             command.insert("timeouts".to_owned(), timeouts.clone());
         }
-        Ok(Value::Object(command))
+        Ok(())
     }
 
     /// Adds the document of a route that is attached to a listener which serves. Returns its name.
@@ -186,10 +218,10 @@ impl<'a> RouteTranslation<'a, '_> {
         if listeners.is_empty() || commands.is_empty() {
             return None;
         }
-        let id = names::subsystem(route.key, if kind == ObjectKind::GrpcRoute { "grpc" } else { "" });
+        let id = names::subsystem(route.key, subsystem_kind(kind));
         let mut departments: Vec<String> = attachments
             .iter()
-            .filter(|one| one.accepted.holds)
+            .filter(|one| one.accepted.holds && !self.closed.contains(kind, route.key))
             .map(|one| &self.gateways[one.gateway])
             .filter(|plan| plan.listeners.iter().any(GatewayListenerPlan::is_live))
             .map(|plan| names::department(plan.key))
