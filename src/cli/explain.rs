@@ -23,9 +23,9 @@ use crate::model::{
     CallerId, CommandKey, MonthlyQuota, Name, NameInterner, QuotaAction, RateLimit, RateUnit, Refused, TrafficLimits,
 };
 use crate::policy::{
-    Backend, BackendShare, CallerOrigin, CallerUnclaimed, Command, CommandBackends, CommandMatch, CommandTimeouts, DepartmentPolicy,
-    MirrorTarget, PolicySnapshot, RedirectTarget, RequestUrl, RouteMatch, RouteRequest, ShareTarget, Subsystem,
-    UpstreamServer,
+    Backend, BackendShare, CallerOrigin, CallerUnclaimed, Command, CommandBackends, CommandMatch, CommandTimeouts,
+    DepartmentPolicy, MirrorTarget, PolicySnapshot, RedirectTarget, RequestUrl, RouteMatch, RouteRequest, ShareTarget,
+    Subsystem, UpstreamServer,
 };
 use crate::proxy::RequestHead;
 use crate::telemetry::HandshakeFailure;
@@ -657,7 +657,11 @@ mod tests {
         let submit =
             read_request("POST https://gateway.city.example:8443/cameras/v1/snapshots", &[]).expect("a request");
         let text_of = |text: &str| {
-            explanation_text(&decide(&compile_valid(text), (std::slice::from_ref(&police), CallerOrigin::listener(&listener())), &submit))
+            explanation_text(&decide(
+                &compile_valid(text),
+                (std::slice::from_ref(&police), CallerOrigin::listener(&listener())),
+                &submit,
+            ))
         };
         assert!(!text_of(EXAMPLE).contains("timeouts"));
         let text = text_of(&EXAMPLE.replace("connect: 2s", "connect: 2s, request: 1500ms, attempt: 300ms"));

@@ -10,6 +10,7 @@ mod backup;
 pub mod check;
 pub mod completions;
 pub mod controller;
+pub mod crds;
 mod distinct_ledgers;
 mod exit_code;
 pub mod explain;
@@ -51,6 +52,8 @@ enum CliCommand {
     Serve(serve::ServeArgs),
     /// Runs the gateway as a Kubernetes ingress
     Controller(controller::ControllerArgs),
+    /// Prints the CustomResourceDefinitions of its own kinds
+    Crds(crds::CrdsArgs),
     /// Prints every problem of a configuration with its path
     Check(check::CheckArgs),
     /// Explains how the gateway would handle a request, and why
@@ -82,6 +85,7 @@ fn run_command(command: &CliCommand, out: &mut impl Write) -> anyhow::Result<Exi
     match command {
         CliCommand::Serve(args) => serve::serve(args),
         CliCommand::Controller(args) => controller::controller(args),
+        CliCommand::Crds(args) => crds::crds(args, out),
         CliCommand::Check(args) => check::check(args, &Clock::system(), out),
         CliCommand::Explain(args) => explain::explain(args, &Clock::system(), out),
         CliCommand::Migrate(args) => migrate::migrate(args, out),

@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod controller;
+pub mod crds;
 pub mod events;
 pub mod index;
 pub mod lease;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tallygate::kube::CONTROLLER_NAME;
 use tallygate::kube::index::Index;
 use tallygate::kube::objects::ObjectKind;
-use tallygate::kube::translate::{ServiceSettings, TextCheck, translate};
+use tallygate::kube::translate::{AuthorityDigests, ServiceSettings, TextCheck, translate};
 
 use crate::world::{ANY_PORT, Seen, Server, World, run, stderr, stdout, tool};
 
@@ -25,6 +25,18 @@ impl TextCheck for NoTexts {
     }
 
     fn check_authorities(&self, _: &Bytes) -> Result<(), String> {
+        Err("not in this test".to_owned())
+    }
+
+    fn authority_digests(&self, _: &Bytes) -> Result<AuthorityDigests, String> {
+        Err("not in this test".to_owned())
+    }
+
+    fn check_client_auth(&self, _: &[Bytes], _: &[Bytes], _: bool) -> Result<(), String> {
+        Err("not in this test".to_owned())
+    }
+
+    fn check_commands(&self, _: &Value) -> Result<(), String> {
         Err("not in this test".to_owned())
     }
 }

@@ -70,7 +70,7 @@ const ORDERS: [FolderOrder; 8] = [
     },
     FolderOrder {
         folder: "kube",
-        floors: &["controller", "watch status lease events translate", "index", "api", "objects"],
+        floors: &["controller", "watch status lease events translate crds", "index", "api", "objects"],
         sideways: &[],
     },
     FolderOrder { folder: "config", floors: &["loading", "compile", "settings", "parse", "document"], sideways: &[] },

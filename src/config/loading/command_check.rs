@@ -25,7 +25,8 @@ const SUBSYSTEM: &str = "checked";
 /// The first problem; its path begins with `commands`.
 pub(crate) fn check_commands(commands: &Value) -> Result<(), Box<ConfigProblem>> {
     let subsystem = json!({ "id": SUBSYSTEM, "backends": [{ "status": 500 }], "commands": commands });
-    let included = MemoryDocument::from_json(SUBSYSTEM, &json!({ "subsystems": [subsystem] })).map_err(below_subsystem)?;
+    let included =
+        MemoryDocument::from_json(SUBSYSTEM, &json!({ "subsystems": [subsystem] })).map_err(below_subsystem)?;
     let main = serde_json::from_value::<ConfigDocument>(json!({ "ledger": { "path": SUBSYSTEM } }));
     let mut document = main.map_err(|error| Box::new(ConfigProblem::new("ledger", error.to_string())))?;
     document.subsystems.clone_from(&included.document.subsystems);

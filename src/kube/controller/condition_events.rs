@@ -1,4 +1,4 @@
-//! Events from conditions: what an operator should know about a Gateway, a route or a policy that is not in order.
+//! Events from conditions: what an operator should know about a Gateway, a route, a policy or an object of our own kinds that is not in order.
 //!
 //! Guarantees:
 //! - Each object whose `Accepted`, `ResolvedRefs` or `Programmed` does not hold has faults: one for each reason, with
@@ -82,7 +82,9 @@ impl PendingObjects {
 fn faults_of(status: &WantedStatus) -> Vec<ObjectFaultNote> {
     let mut faults = FaultNotes::default();
     match status {
-        WantedStatus::GatewayClass { conditions, .. } => faults.add_all(conditions, ""),
+        WantedStatus::GatewayClass { conditions, .. } | WantedStatus::Conditions(conditions) => {
+            faults.add_all(conditions, "");
+        }
         WantedStatus::Gateway { conditions, listeners, .. } | WantedStatus::ListenerSet { conditions, listeners } => {
             faults.add_all(conditions, "");
             listeners.iter().for_each(|listener| faults.add_listener(listener));

@@ -383,6 +383,10 @@ fn metadata_of<'i>(index: &'i Index, kind: ObjectKind, key: &ObjectKey) -> Optio
         ObjectKind::TlsRoute => index.tls_routes().get(key).map(meta),
         ObjectKind::BackendTlsPolicy => index.backend_tls_policies().get(key).map(meta),
         ObjectKind::Ingress => index.ingresses().get(key).map(meta),
+        ObjectKind::Department => index.departments().get(key).map(meta),
+        ObjectKind::CommandSet => index.command_sets().get(key).map(meta),
+        ObjectKind::Grant => index.grants().get(key).map(meta),
+        ObjectKind::ClientAuthPolicy => index.client_auth_policies().get(key).map(meta),
         _ => None,
     }
 }

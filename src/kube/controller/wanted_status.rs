@@ -51,12 +51,74 @@ pub(super) fn wanted_statuses(translation: &Translation, applied: &AppliedConfig
         });
         wanted.push((ObjectKind::BackendTlsPolicy, policy.key.clone(), WantedStatus::Policy(ancestors.collect())));
     }
+    wanted.extend(own_statuses(translation, (applied, &faults)));
     for ingress in &translation.ingresses {
         let addresses = translation.ingress_addresses.clone();
         let status = WantedStatus::Ingress(WantedIngress { addresses, former: Vec::new() });
         wanted.push((ObjectKind::Ingress, ingress.key.clone(), status));
     }
     wanted
+}
+
+/// The status of the objects of our own kinds.
+fn own_statuses(
+    translation: &Translation,
+    (applied, faults): (&AppliedConfig, &HashMap<&str, String>),
+) -> Vec<WantedObject> {
+    let mut wanted = Vec::new();
+    let dated = |conditions: &[Condition], generation: i64| -> Vec<WantedCondition> {
+        conditions.iter().map(|one| with_generation(one, generation)).collect()
+    };
+    for department in &translation.departments {
+        let mut conditions = live_conditions(&department.conditions, department.document.as_ref(), (applied, faults));
+        if !department.has_listener
+            && let Some(programmed) = conditions.iter_mut().find(|one| one.kind == PROGRAMMED && one.holds)
+        {
+            let message = "no listener accepts callers of these authorities and of no others, so no certificate counts \
+                           anywhere; name the authorities in a ClientAuthPolicy, or add those of the listener here";
+            *programmed = Condition::fails(PROGRAMMED, "NoListener", message);
+        }
+        let status = WantedStatus::Conditions(dated(&conditions, department.generation));
+        wanted.push((ObjectKind::Department, department.key.clone(), status));
+    }
+    for grant in &translation.grants {
+        let conditions = live_conditions(&grant.conditions, grant.document.as_ref(), (applied, faults));
+        let status = WantedStatus::Conditions(dated(&conditions, grant.generation));
+        wanted.push((ObjectKind::Grant, grant.key.clone(), status));
+    }
+    for set in &translation.command_sets {
+        let status = WantedStatus::Conditions(dated(&set.conditions, set.generation));
+        wanted.push((ObjectKind::CommandSet, set.key.clone(), status));
+    }
+    for policy in &translation.client_auth_policies {
+        let ancestors = policy.targets.iter().map(|(parent, conditions)| WantedParent {
+            parent: parent.clone(),
+            conditions: dated(conditions, policy.generation),
+        });
+        let status = WantedStatus::Policy(ancestors.collect());
+        wanted.push((ObjectKind::ClientAuthPolicy, policy.key.clone(), status));
+    }
+    wanted
+}
+
+/// The conditions of an object with a document of its own, with `Programmed`: what the data plane has made of it.
+fn live_conditions(
+    conditions: &[Condition],
+    document: Option<&String>,
+    (applied, faults): (&AppliedConfig, &HashMap<&str, String>),
+) -> Vec<Condition> {
+    let fault = document.and_then(|document| faults.get(document.as_str()));
+    let programmed = match (document, fault, &applied.rejected) {
+        (None, ..) => Condition::fails(PROGRAMMED, "Invalid", "it is not live; see its other conditions"),
+        (_, Some(fault), _) => Condition::fails(PROGRAMMED, "Invalid", fault.clone()),
+        (_, None, Some(rejected)) => Condition::fails(PROGRAMMED, "Pending", rejected.clone()),
+        (_, None, None) => Condition::holds(PROGRAMMED, "Programmed"),
+    };
+    let judged = conditions.iter().map(|one| match fault {
+        Some(fault) if one.kind == ACCEPTED && one.holds => Condition::fails(ACCEPTED, "Invalid", fault.clone()),
+        _ => one.clone(),
+    });
+    judged.chain([programmed]).collect()
 }
 
 /// The events of Ingresses: for each reason all its sentences, and the problem of a document that was left out.

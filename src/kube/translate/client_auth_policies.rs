@@ -96,7 +96,8 @@ impl ClientAuthPolicies {
             let policy = match &fact.parsed {
                 Ok(policy) => policy,
                 Err(fault) => {
-                    let message = format!("the ClientAuthPolicy {key} cannot be read, so its targets are not known: {fault}");
+                    let message =
+                        format!("the ClientAuthPolicy {key} cannot be read, so its targets are not known: {fault}");
                     policies.unreadable.insert((&*key.namespace).into(), message);
                     continue;
                 }
@@ -104,7 +105,8 @@ impl ClientAuthPolicies {
             let position = policies.policies.len();
             let mut targets: Vec<TargetPlan> = Vec::with_capacity(policy.target_refs.len());
             for target in &policy.target_refs {
-                let target_key = (target.kind, ObjectKey::new(&key.namespace, &target.name), target.section_name.clone());
+                let target_key =
+                    (target.kind, ObjectKey::new(&key.namespace, &target.name), target.section_name.clone());
                 if targets.iter().any(|known| known.key == target_key) {
                     continue; // named twice
                 }
@@ -181,8 +183,8 @@ impl ClientAuthPolicies {
             _ => ListenerTargetKind::Gateway,
         };
         let own = [(kind, owner.key.clone(), section), (kind, owner.key.clone(), None)];
-        let inherited = (kind == ListenerTargetKind::ListenerSet)
-            .then(|| (ListenerTargetKind::Gateway, gateway.clone(), None));
+        let inherited =
+            (kind == ListenerTargetKind::ListenerSet).then(|| (ListenerTargetKind::Gateway, gateway.clone(), None));
         let keys: Vec<TargetKey> = own.into_iter().chain(inherited).collect();
         keys.into_iter().filter_map(|key| self.targets.get(&key).copied())
     }

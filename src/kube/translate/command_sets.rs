@@ -47,7 +47,9 @@ impl<'a> CommandSets<'a> {
             };
             let accepted = match &checked {
                 Ok(_) => Condition::holds(ACCEPTED, "Accepted"),
-                Err(why) => Condition::fails(ACCEPTED, "Invalid", format!("{why}. Rules with it are answered with 500")),
+                Err(why) => {
+                    Condition::fails(ACCEPTED, "Invalid", format!("{why}. Rules with it are answered with 500"))
+                }
             };
             let generation = fact.meta.generation;
             read.outcomes.push(CommandSetOutcome { key: key.clone(), generation, conditions: vec![accepted] });
@@ -110,7 +112,8 @@ pub(super) fn commands_of_rule(
     }
     let mut rest = base.clone();
     if set.other_commands == RefuseOrAllow::Refuse {
-        rest = [("id", &base["id"]), ("match", &base["match"])].map(|(key, value)| (key.to_owned(), value.clone()))
+        rest = [("id", &base["id"]), ("match", &base["match"])]
+            .map(|(key, value)| (key.to_owned(), value.clone()))
             .into_iter()
             .collect();
         rest.insert("refuse".to_owned(), json!(true));

@@ -407,11 +407,8 @@ fn add_client_auth(
         _ => "required",
     };
     // The Gateway API knows no departments: whoever the authorities have certified is accepted.
-    let settings = ClientAuthSettings {
-        mode,
-        expired_revocation: RefuseOrAllow::Refuse,
-        unclaimed_callers: RefuseOrAllow::Allow,
-    };
+    let settings =
+        ClientAuthSettings { mode, expired_revocation: RefuseOrAllow::Refuse, unclaimed_callers: RefuseOrAllow::Allow };
     match texts.client_auth(settings, &authorities, &[]) {
         Ok(client_auth) => plan.set_client_auth(client_auth),
         Err(why) => plan.refuse("NoValidCACertificate", why),

@@ -51,9 +51,9 @@ impl ClosedRoutes {
                 continue;
             };
             let targets = grant.target_refs.iter();
-            closed.routes.extend(
-                targets.map(|one| (one.kind.object_kind(), ObjectKey::new(&key.namespace, &one.name))),
-            );
+            closed
+                .routes
+                .extend(targets.map(|one| (one.kind.object_kind(), ObjectKey::new(&key.namespace, &one.name))));
         }
         closed
     }
@@ -84,9 +84,10 @@ pub(super) fn translate_grants(
         let (document, conditions) = match &fact.parsed {
             Ok(grant) => lookup.translate(key, grant),
             Err(fault) => {
-                let message =
-                    format!("{fault}. Its targets are not known, so all routes of the namespace are closed to callers \
-                             without another Grant");
+                let message = format!(
+                    "{fault}. Its targets are not known, so all routes of the namespace are closed to callers \
+                             without another Grant"
+                );
                 (None, vec![Condition::fails(ACCEPTED, "Invalid", message)])
             }
         };
@@ -154,7 +155,8 @@ impl<'a> GrantLookup<'a> {
         };
         let resolved = match unknown {
             Some(id) => {
-                let message = format!("there is no Department with the id {id} that is accepted; the others have the grant");
+                let message =
+                    format!("there is no Department with the id {id} that is accepted; the others have the grant");
                 Condition::fails(RESOLVED_REFS, "DepartmentNotFound", message)
             }
             None => Condition::holds(RESOLVED_REFS, "ResolvedRefs"),

@@ -90,7 +90,9 @@ impl RuleFilters {
     fn name_command_set(&mut self, reference: &LocalReference) -> Result<(), Unsupported> {
         let LocalReference { group, kind, name } = reference;
         if &**group != OWN_GROUP || &**kind != ObjectKind::CommandSet.api().kind {
-            return Err(format!("an extensionRef to {kind} of {group:?} is not supported; only CommandSet of {OWN_GROUP}"));
+            return Err(format!(
+                "an extensionRef to {kind} of {group:?} is not supported; only CommandSet of {OWN_GROUP}"
+            ));
         }
         match self.command_set.replace(name.clone()) {
             Some(first) if first != *name => Err("a rule has one CommandSet; it names two".to_owned()),

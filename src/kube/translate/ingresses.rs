@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::backends::{BackendOverrides, BackendProtocol, BackendSet, BackendUser};
-use super::client_auth_policies::ClientAuthSettings;
 use super::certificates::{CertificateTexts, CertificateUse, TextCollector, take_authorities, take_certificate};
+use super::client_auth_policies::ClientAuthSettings;
 use super::ingress_listeners::{DEPARTMENT, HTTP_LISTENER, HTTPS_LISTENER, IngressHosts};
 use super::names;
 use super::nginx::{
@@ -28,8 +28,8 @@ use super::services::{ServiceSettings, ingress_service};
 use crate::kube::CONTROLLER_NAME;
 use crate::kube::index::{Fact, Index};
 use crate::kube::objects::{
-    BackendReference, Ingress, IngressAddress, IngressBackend, IngressClass, ObjectKey, ObjectReference,
-    RefuseOrAllow, SecretReference,
+    BackendReference, Ingress, IngressAddress, IngressBackend, IngressClass, ObjectKey, ObjectReference, RefuseOrAllow,
+    SecretReference,
 };
 use crate::policy::FieldEdits;
 

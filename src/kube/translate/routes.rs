@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::attachment::{self, AttachingRoute, Attachment};
 use super::backends::{BackendOverrides, BackendProtocol, BackendSet, BackendUser};
-use super::condition::{ACCEPTED, Condition, RESOLVED_REFS};
 use super::command_sets::{CommandSets, commands_of_rule};
+use super::condition::{ACCEPTED, Condition, RESOLVED_REFS};
 use super::gateways::{GatewayListenerPlan, GatewayPlan};
 use super::grants::{ClosedRoutes, subsystem_kind};
 use super::hostnames::configured_host;

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 mod ingress_annotations;
+mod own_kinds;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::clock::Clock;
-use crate::config::{ConfigLoader, MemoryDocument, MemoryDocuments, SharedDocuments};
+use crate::config::{ConfigLoader, MemoryDocument, MemoryDocuments, SharedDocuments, check_commands};
 use crate::kube::objects::ObjectKind;
 use crate::model::NameInterner;
 
@@ -27,6 +29,24 @@ impl TextCheck for FakeCheck {
 
     fn check_authorities(&self, pem: &Bytes) -> Result<(), String> {
         if pem.starts_with(b"bad") { Err("not an authority".to_owned()) } else { Ok(()) }
+    }
+
+    /// A line is a certificate.
+    fn authority_digests(&self, pem: &Bytes) -> Result<AuthorityDigests, String> {
+        self.check_authorities(pem)?;
+        let lines = pem.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        Ok(lines.map(|line| Sha256::digest(line).into()).collect())
+    }
+
+    fn check_client_auth(&self, _: &[Bytes], lists: &[Bytes], takes_expired: bool) -> Result<(), String> {
+        match lists.iter().find(|list| list.starts_with(b"bad") || (list.starts_with(b"expired") && !takes_expired)) {
+            Some(_) => Err("not a current revocation list".to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    fn check_commands(&self, commands: &Value) -> Result<(), String> {
+        check_commands(commands).map_err(|problem| format!("{}: {}", problem.path, problem.message))
     }
 }
 
