@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # render.sh: writes what is generated from the chart: the values' schema, the table of its README, kustomize/base and install.yaml.
+# The chart's CRDs are printed by the program: `tallygate crds`; a test of the program says when they are out of date.
 # render.sh --check: writes nothing, and fails if one of them is not as it would be written.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -41,6 +42,7 @@ header='# Rendered from deploy/helm/tallygate by deploy/render.sh.'
     printf '%s\n' "$header"
     render_base
 } | write kustomize/base/tallygate.yaml
+write kustomize/base/crds.yaml <"$chart/crds/tallygate.io.yaml"
 cp kustomize/base/kustomization.yaml "$fresh/kustomize/base/"
 {
     printf '%s\n' "$header" '# docs/kubernetes.md, Install. The namespace is made before, and stays when this file is deleted: it has the ledgers.'

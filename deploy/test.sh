@@ -40,8 +40,9 @@ write_schemas() {
     prometheus=$(module github.com/prometheus-operator/prometheus-operator "$PROMETHEUS_OPERATOR")/example/prometheus-operator-crd
     "$tools/chart" manifests "$work/schemas" \
         "$openapi"/{api__v1,apis__apps__v1,apis__autoscaling__v2,apis__networking.k8s.io__v1}_openapi.json \
-        "$openapi"/{apis__policy__v1,apis__rbac.authorization.k8s.io__v1}_openapi.json \
-        "$gateway/gateway.networking.k8s.io_gatewayclasses.yaml" \
+        "$openapi"/{apis__policy__v1,apis__rbac.authorization.k8s.io__v1,apis__apiextensions.k8s.io__v1}_openapi.json \
+        "$chart/crds/tallygate.io.yaml" \
+        "$gateway"/gateway.networking.k8s.io_{gatewayclasses,gateways,httproutes}.yaml \
         "$prometheus"/monitoring.coreos.com_{servicemonitors,prometheusrules}.yaml
 }
 
@@ -95,7 +96,21 @@ for folder in kustomize/base kustomize/example; do
     "$tools/chart" configuration ../docs/config.schema.json "$work/rendered.yaml" || fail "the configuration in $folder"
     pass "conforms: kustomize build $folder"
 done
+conforms "$chart/crds/tallygate.io.yaml" || fail "the chart's CRDs"
+pass "conforms: the chart's CRDs"
+for kind in departments commandsets grants clientauthpolicies; do
+    render --include-crds | grep -qFx "  name: $kind.tallygate.io" || fail "the chart has no CRD $kind"
+    grep -qFx "  name: $kind.tallygate.io" install.yaml || fail "install.yaml has no CRD $kind"
+done
+pass "CRDs of the chart and of install.yaml: all four kinds"
+conforms ../examples/kubernetes/department.yaml || fail "examples/kubernetes/department.yaml"
+pass "conforms: examples/kubernetes/department.yaml"
 # The check must be able to fail.
+sed 's/caCertificateRefs/caCertificateRef/' ../examples/kubernetes/department.yaml >"$work/misspelt.yaml"
+if conforms "$work/misspelt.yaml" >/dev/null; then
+    fail "a misspelt key of a ClientAuthPolicy conforms"
+fi
+pass "a misspelt key of a ClientAuthPolicy does not conform"
 render | sed 's/podManagementPolicy: Parallel/podManagementPolicies: Parallel/' >"$work/rendered.yaml"
 if conforms "$work/rendered.yaml" >/dev/null; then
     fail "a misspelt key conforms"

@@ -61,7 +61,7 @@ struct UsageArgs {
     /// Only of this department; may be given several times
     #[arg(long = "department", value_name = "ID", value_parser = Name::parse)]
     departments: Vec<Name>,
-    /// What to group by, of department, subsystem, command, outcome, blame, month, day, hour
+    /// What to group by, of department, namespace, subsystem, command, outcome, blame, month, day, hour
     #[arg(long, value_name = "KEYS", default_value = "department,subsystem,command,outcome")]
     by: String,
     /// Output format

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method};
 
 use crate::identity::{ClientAuthMode, MissingSni};
 use crate::model::{CallerId, Name};
-use crate::policy::{PolicySnapshot, QueryPairs, RouteMatch, RouteRequest};
+use crate::policy::{CallerOrigin, PolicySnapshot, QueryPairs, RouteMatch, RouteRequest};
 
 use super::test_fixtures::{EXAMPLE, compile_valid, config_text};
 use super::*;
@@ -753,6 +753,75 @@ fn two_departments_cannot_claim_one_identity() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].path, "departments[1].callers[0]");
     assert!(found[0].message.contains("already claimed by department twin"), "{found:?}");
+}
+
+#[test]
+fn an_identity_counts_in_the_realms_of_its_department_alone() {
+    let department = |id: &str, realms: &str| format!("{{ id: {id}, callers: [{{ dns: {id} }}], realms: [{realms}] }}");
+    let listener = "{ listener: a, unclaimed: true }";
+    let text = config_text(&format!(
+        "departments: [{}, {}, {{ id: open, callers: [{listener}] }}]\n\
+         subsystems: [{{ id: s, upstreams: [{{ url: \"http://127.0.0.1:1\" }}], commands: [{{ id: c, match: {{ path: / }} }}] }}]\n",
+        department("plain", ""),
+        department("bound", "tower, city"),
+    ));
+    let snapshot = compile_valid(&text).snapshot;
+    let name = |text: &str| Name::parse(text).expect("a name");
+    let (listener, realms) = (name("a"), [name("city"), name("tower"), name("other")]);
+    for (identity, realm, refuses_unclaimed, expected) in [
+        ("plain", None, false, "plain"),
+        ("bound", None, false, "open"),
+        ("bound", None, true, "none"),
+        ("bound", Some(&realms[0]), true, "bound"),
+        ("bound", Some(&realms[1]), false, "bound"),
+        ("bound", Some(&realms[2]), false, "open"),
+        ("bound", Some(&realms[2]), true, "none"),
+        ("plain", Some(&realms[0]), true, "none"),
+    ] {
+        let origin = CallerOrigin { listener: &listener, realm, refuses_unclaimed };
+        let identities = [CallerId::Dns(identity.to_owned())];
+        let department = snapshot.certified_department(origin, &identities);
+        let found = department.map_or("none", |policy| policy.department.id.as_str());
+        assert_eq!(found, expected, "{identity} {realm:?} {refuses_unclaimed}");
+        let is_claimed = snapshot.claimed_identity(&identities, realm).is_some();
+        assert_eq!(is_claimed, found == identity, "{identity} {realm:?}");
+    }
+}
+
+#[test]
+fn problems_of_realms_have_their_paths() {
+    let with = |auth: &str, realms: &str| {
+        problems(&format!(
+            "ledger: {{ path: l.db }}\n\
+             listeners: [{{ name: a, address: \"127.0.0.1:1\", tls: {{ certificate: c, key: k, clientAuth: {{ authorities: [x], {auth} }} }} }}]\n\
+             departments: [{{ id: d, callers: [{{ dns: d }}], realms: [{realms}] }}]\n"
+        ))
+    };
+    for (auth, realms, path) in [
+        ("realm: city, unclaimed: refuse", "city", None),
+        ("realm: \"?\"", "city", Some("listeners[0].tls.clientAuth.realm")),
+        ("unclaimed: maybe", "city", Some("listeners[0].tls.clientAuth.unclaimed")),
+        ("realm: city", "city, city", Some("departments[0].realms[1]")),
+        ("realm: city", "\"?\"", Some("departments[0].realms[0]")),
+    ] {
+        let paths: Vec<String> = with(auth, realms).into_iter().map(|problem| problem.path).collect();
+        assert_eq!(paths.first().map(String::as_str), path, "{auth} {realms}");
+    }
+}
+
+#[test]
+fn a_refused_command_hides_less_specific_ones() {
+    let server = "upstreams: [{ url: \"http://127.0.0.1:1\" }]";
+    let command = |id: &str, path: &str, more: &str| format!("{{ id: {id}, match: {{ pathPrefix: {path} }}{more} }}");
+    let commands = [command("all", "/", ""), command("closed", "/a", ", refuse: true"), command("open", "/a/b", "")];
+    let text = config_text(&format!(
+        "departments: [{{ id: d, callers: [{{ dns: d }}] }}]\nsubsystems: [{{ id: s, {server}, commands: [{}] }}]\n",
+        commands.join(", ")
+    ));
+    let snapshot = compile_valid(&text).snapshot;
+    for (path, expected) in [("/x", "s/all"), ("/a", "s/-"), ("/a/x", "s/-"), ("/a/b/c", "s/open")] {
+        assert_eq!(command_of(&snapshot, "a.example", &Method::GET, path), expected, "{path}");
+    }
 }
 
 #[test]

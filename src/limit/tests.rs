@@ -115,6 +115,19 @@ fn logged(act: impl FnOnce()) -> String {
 }
 
 #[test]
+fn limits_of_a_grant_replace_those_of_the_command_and_carry_over() {
+    let grants = |grants: &str| format!("{}grants: [{grants}]\n", document("", "limits: { rate: 9/h }", "{}"));
+    let grant = |limits: &str| format!("{{ department: police, subsystem: cameras, commands: [\"*\"]{limits} }}");
+    let mut city = City::new(&grants(&grant("")));
+    assert_eq!(city.drain(0), 9, "the command's own");
+    city.reload(&grants(&grant(", limits: { rate: 20/h }")));
+    assert!(city.drain(0) <= 11, "what was used stays used");
+    assert_eq!(city.drain(1), 20, "each command has limits of its own");
+    let first = [grant(""), grant(", limits: { rate: 5/h }"), grant(", limits: { rate: 7/h }")].join(", ");
+    assert_eq!(City::new(&grants(&first)).drain(1), 5, "the first grant with limits counts");
+}
+
+#[test]
 fn rate_allows_its_burst_and_then_its_sustained_rate() {
     let city = City::new(&document("limits: { rate: 10/s, burst: 4 }", "units: 1", "{}"));
     assert_eq!(city.drain(0), 4);

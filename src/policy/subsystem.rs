@@ -38,14 +38,14 @@ pub struct DepartmentPolicy {
     /// Whether the department is disabled: its callers are refused. It keeps its identities, so no other department may
     /// claim them.
     pub disabled: bool,
-    /// The realms in which its identities count; empty for the realm without a name.
+    /// The realms in which its identities count, in byte order; empty for the realm without a name.
     pub realms: Vec<Name>,
 }
 
 impl DepartmentPolicy {
     /// Whether its identities count in a realm; `None` is the realm without a name.
     pub fn counts_in(&self, realm: Option<&Name>) -> bool {
-        realm.map_or(self.realms.is_empty(), |realm| self.realms.contains(realm))
+        realm.map_or(self.realms.is_empty(), |realm| self.realms.binary_search(realm).is_ok())
     }
 }
 

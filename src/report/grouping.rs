@@ -10,6 +10,8 @@ use crate::model::CalendarOffset;
 pub enum GroupKey {
     /// The department.
     Department,
+    /// The namespace in Kubernetes: the part of the subsystem before its first dot. Empty for one without a dot.
+    Namespace,
     /// The subsystem.
     Subsystem,
     /// The command.
@@ -27,8 +29,9 @@ pub enum GroupKey {
 }
 
 impl GroupKey {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Department,
+        Self::Namespace,
         Self::Subsystem,
         Self::Command,
         Self::Outcome,
@@ -42,6 +45,7 @@ impl GroupKey {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Department => "department",
+            Self::Namespace => "namespace",
             Self::Subsystem => "subsystem",
             Self::Command => "command",
             Self::Outcome => "outcome",
@@ -55,6 +59,7 @@ impl GroupKey {
     pub(crate) fn value_of(self, row: &UsageRow, calendar: CalendarOffset) -> String {
         match self {
             Self::Department => row.department.to_string(),
+            Self::Namespace => namespace_of(row.subsystem.as_str()).to_owned(),
             Self::Subsystem => row.subsystem.to_string(),
             Self::Command => row.command.to_string(),
             Self::Outcome => row.outcome.to_string(),
@@ -64,6 +69,11 @@ impl GroupKey {
             Self::Hour => row.window.to_string(),
         }
     }
+}
+
+/// The namespace of a subsystem that is a route in Kubernetes: names of namespaces have no dot.
+pub(crate) fn namespace_of(subsystem: &str) -> &str {
+    subsystem.split_once('.').map_or("", |(namespace, _)| namespace)
 }
 
 /// The resolution of the ledger's rows that a report needs. Coarser rows are read faster.
@@ -86,7 +96,8 @@ pub struct GroupKeys(Vec<GroupKey>);
 pub enum BadGroupKey {
     /// The word is not a key.
     #[error(
-        "cannot group by {0:?}; write one or more of department, subsystem, command, outcome, blame, month, day, hour"
+        "cannot group by {0:?}; write one or more of department, namespace, subsystem, command, outcome, blame, month, day, \
+         hour"
     )]
     Unknown(String),
     /// The key occurs twice.

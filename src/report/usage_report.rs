@@ -9,7 +9,7 @@ use crate::ledger::{Adjustment, AdjustmentRow, Measures, UsageRow};
 use crate::model::{CalendarOffset, Month, Window};
 
 use super::ReportRange;
-use super::grouping::{GroupKey, GroupKeys};
+use super::grouping::{GroupKey, GroupKeys, namespace_of};
 use super::report_query::{LedgerFacts, ReportCoverage, ReportQuery};
 
 /// Length of the month prefix of a correction's period. The period of a day starts with its month as well.
@@ -173,6 +173,7 @@ impl UsageReport {
     pub(crate) fn adjustment_key(key: GroupKey, row: &Adjustment<String>) -> &str {
         match key {
             GroupKey::Department => &row.department,
+            GroupKey::Namespace => namespace_of(row.subsystem.as_deref().unwrap_or_default()),
             GroupKey::Subsystem => row.subsystem.as_deref().unwrap_or_default(),
             GroupKey::Command => row.command.as_deref().unwrap_or_default(),
             GroupKey::Outcome | GroupKey::Blame | GroupKey::Hour => "",
@@ -406,6 +407,7 @@ pub(crate) mod tests {
     fn group_keys_are_known_and_unique() {
         assert_eq!(GroupKeys::parse("department,subsystem,command,outcome"), Ok(GroupKeys::default()));
         assert_eq!(GroupKeys::parse("day, outcome").map(|by| by.to_string()).as_deref(), Ok("day,outcome"));
+        assert_eq!(["shop.cart", "a.b.c", "cameras"].map(namespace_of), ["shop", "a", ""]);
         assert_eq!(GroupKeys::parse("price"), Err(BadGroupKey::Unknown("price".to_owned())));
         assert_eq!(GroupKeys::parse(""), Err(BadGroupKey::Unknown(String::new())));
         assert_eq!(GroupKeys::parse("day,day"), Err(BadGroupKey::Twice("day")));

@@ -1,7 +1,7 @@
 //! Compiles `departments`: the parties that are billed and limited, and the certificate identities of their callers.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -173,23 +173,22 @@ fn compile_department(
     }
 }
 
-/// The most realms of a department.
-const REALMS_MAX: usize = 64;
+/// The most realms of a department: more than a cluster has different sets of authorities.
+const REALMS_MAX: usize = 65_536;
 
 fn compile_realms(written: &[String], place: &DocPath<'_>) -> Vec<Name> {
     if written.len() > REALMS_MAX {
         place.problem(format!("{} realms; write at most {REALMS_MAX}", written.len()));
     }
-    let mut realms: Vec<Name> = Vec::with_capacity(written.len());
+    let mut realms = BTreeSet::new();
     for (index, text) in written.iter().enumerate().take(REALMS_MAX) {
         let place = place.item(index);
         let realm = place.parse_name(text);
-        if realms.contains(&realm) {
+        if !realms.insert(realm.clone()) {
             place.problem(format!("{realm} is named twice"));
         }
-        realms.push(realm);
     }
-    realms
+    realms.into_iter().collect()
 }
 
 fn compile_claim(caller: &CallerDocument, place: &DocPath<'_>) -> Option<CompiledClaim> {

@@ -333,7 +333,7 @@ pub(crate) struct DepartmentDocument {
     pub(crate) quota: Option<QuotaDocument>,
     /// Whether the department is disabled: its callers are refused. Default: false.
     pub(crate) disabled: Option<bool>,
-    /// The realms in which its certificates count (clientAuth.realm); at most 64. Default: the realm without a name.
+    /// The realms in which its certificates count (clientAuth.realm); at most 65536. Default: the realm without a name.
     #[serde(default)]
     pub(crate) realms: Vec<String>,
 }

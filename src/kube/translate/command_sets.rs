@@ -96,16 +96,21 @@ pub(super) fn commands_of_rule(
     let of_rule: Vec<Value> = base.get("match").and_then(Value::as_array).cloned().unwrap_or_default();
     let mut commands = Vec::with_capacity(set.commands.len() + 1);
     for command in &set.commands {
-        let mut matches = Vec::new();
-        for rule in &of_rule {
-            for own in &command.matches {
-                matches.extend(combined(rule, own, is_grpc).map_err(|why| format!("command {}: {why}", command.id))?);
+        let with_id = |why: String| format!("command {}: {why}", command.id);
+        let (mut matches, mut targets) = (Vec::new(), Vec::new());
+        for (rule, own) in of_rule.iter().flat_map(|rule| command.matches.iter().map(move |own| (rule, own))) {
+            if let Some(found) = combined(rule, own, is_grpc).map_err(with_id)? {
+                matches.push(found);
+                targets.push((rule, own));
             }
         }
         if matches.is_empty() {
             continue; // the rule takes no such request
         }
         let mut keys = base.clone();
+        for shape in ["rewrite", "redirect"] {
+            replace_prefix(&mut keys, shape, &targets).map_err(with_id)?;
+        }
         keys.extend(command_keys(command));
         keys.insert("match".to_owned(), Value::Array(matches));
         commands.push(Value::Object(keys));
@@ -120,6 +125,39 @@ pub(super) fn commands_of_rule(
     }
     commands.push(Value::Object(rest));
     Ok(commands)
+}
+
+/// The key that replaces the prefix that a rule matches.
+const REPLACE_PREFIX: &str = "replacePrefixMatch";
+
+/// Says for a command what its rule says about the prefix: the command matches more than the prefix.
+///
+/// # Errors
+/// If the command would need several rewrites, or matches by an expression.
+fn replace_prefix(
+    keys: &mut Map<String, Value>,
+    shape: &str,
+    targets: &[(&Value, &CommandMatchSpec)],
+) -> Result<(), Unsupported> {
+    let Some(Value::Object(shape)) = keys.get_mut(shape) else { return Ok(()) };
+    let Some(Value::String(replacement)) = shape.remove(REPLACE_PREFIX) else { return Ok(()) };
+    let replacement = replacement.trim_end_matches('/');
+    let target = |(_, own): &(&Value, &CommandMatchSpec)| match (&own.path, &own.path_prefix) {
+        (Some(path), _) => Ok(("path", below_replacement(replacement, path))),
+        (None, Some(prefix)) => Ok((REPLACE_PREFIX, below_replacement(replacement, prefix))),
+        _ => Err("the rule replaces its prefix, which needs matches with path or pathPrefix".to_owned()),
+    };
+    let mut wanted = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
+    wanted.dedup();
+    match &wanted[..] {
+        [(key, path)] => drop(shape.insert((*key).to_owned(), json!(path))),
+        _ => return Err("the rule replaces its prefix, which needs one path for each command; split the command".to_owned()),
+    }
+    Ok(())
+}
+
+fn below_replacement(replacement: &str, path: &str) -> String {
+    if replacement.is_empty() || path != "/" { format!("{replacement}{path}") } else { replacement.to_owned() }
 }
 
 /// The keys of a command that do not depend on a rule.

@@ -527,6 +527,31 @@ fn matches_of_rule_and_command_both_hold() {
 }
 
 #[test]
+fn a_replaced_prefix_is_replaced_below_each_command() {
+    for (replacement, own, expected) in [
+        ("/", json!([{ "path": "/v1/{id}" }]), Some(json!({ "path": "/v1/{id}" }))),
+        ("/in", json!([{ "path": "/v1/{id}" }]), Some(json!({ "path": "/in/v1/{id}" }))),
+        ("/in/", json!([{ "path": "/" }]), Some(json!({ "path": "/in" }))),
+        ("/in", json!([{ "pathPrefix": "/v1" }]), Some(json!({ "replacePrefixMatch": "/in/v1" }))),
+        ("/in", json!([{ "path": "/v1", "method": "GET" }, { "path": "/v1", "method": "PUT" }]), Some(json!({ "path": "/in/v1" }))),
+        ("/in", json!([{ "path": "/v1" }, { "path": "/v2" }]), None),
+        ("/in", json!([{ "pathRegex": "/v[0-9]" }]), None),
+    ] {
+        let mut cluster = cluster();
+        cluster.add(CommandSet, "shop", "cameras", json!({ "commands": [{ "id": "a", "matches": own }] }));
+        let mut filters = extension("cameras");
+        let path = json!({ "type": "ReplacePrefixMatch", "replacePrefixMatch": replacement });
+        filters.as_array_mut().expect("a list").push(json!({ "type": "URLRewrite", "urlRewrite": { "path": path } }));
+        let matches = json!([{ "path": { "value": "/out" } }]);
+        let rule = json!({ "matches": matches, "filters": filters, "backendRefs": [backend("cart")] });
+        cluster.route("shop", "cart", json!({ "rules": [rule] }));
+        let command = cluster.document("HTTPRoute shop/cart")["subsystems"][0]["commands"][0].clone();
+        assert_eq!(command.get("rewrite"), expected.as_ref(), "{replacement} {own}");
+        assert_eq!(compiled(&cluster.translated()).excluded, [], "{replacement} {own}");
+    }
+}
+
+#[test]
 fn combinations_that_cannot_be_expressed_refuse_the_route() {
     let exact = json!({ "path": { "type": "Exact", "value": "/x" } });
     let header = json!({ "headers": [{ "name": "v", "type": "RegularExpression", "value": "1+" }] });
