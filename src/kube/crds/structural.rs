@@ -25,6 +25,10 @@ fn structural_keys(mut keys: Map<String, Value>) -> Map<String, Value> {
     for foreign in FOREIGN {
         keys.remove(foreign);
     }
+    // A missing value is a missing field, not null or an empty list.
+    if keys.get("default").is_some_and(|default| default.is_null() || *default == json!([])) {
+        keys.remove("default");
+    }
     if keys.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
         keys.insert("format".to_owned(), json!("int64"));
     }
