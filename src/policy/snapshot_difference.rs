@@ -597,14 +597,18 @@ mod tests {
 
     #[test]
     fn limits_of_grants_and_realms_are_compared() {
-        let limited = |rate: &str| format!("{{ department: a, subsystem: s, commands: [c], limits: {{ rate: {rate} }} }}");
+        let limited =
+            |rate: &str| format!("{{ department: a, subsystem: s, commands: [c], limits: {{ rate: {rate} }} }}");
         let s = subsystem("s", "/s", "c");
         let text = |realm: &str, rate: &str| {
             let department = format!("{{ id: a, callers: [{{ dns: a }}], realms: [{realm}] }}");
             document(&department, &s, &limited(rate))
         };
         let found = difference(&text("x", "1/s"), &text("y", "2/s"));
-        assert_eq!((found.grants.changed, found.departments.changed), (vec!["a s/c (limits)".to_owned()], vec!["a (realms)".to_owned()]));
+        assert_eq!(
+            (found.grants.changed, found.departments.changed),
+            (vec!["a s/c (limits)".to_owned()], vec!["a (realms)".to_owned()])
+        );
         assert!(difference(&text("x", "1/s"), &text("x", "1/s")).is_empty());
     }
 

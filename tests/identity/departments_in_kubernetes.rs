@@ -232,7 +232,11 @@ async fn department_policy_command_set_and_grant_work_together() {
     // A revocation list in a ConfigMap.
     world.pki.revoke(&[world.identity("traffic-police")]);
     let pki = world.folder().join("pki");
-    add_config_map(&mut index, ("shop", "callers"), &[("ca.crt", &pki.join("ca.pem")), ("ca.crl", &pki.join("revoked.crl"))]);
+    add_config_map(
+        &mut index,
+        ("shop", "callers"),
+        &[("ca.crt", &pki.join("ca.pem")), ("ca.crl", &pki.join("revoked.crl"))],
+    );
     let translation = translated(&index);
     for (name, text) in &translation.texts.0 {
         texts.set(name, text.to_vec()).expect("room");

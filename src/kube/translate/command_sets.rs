@@ -151,7 +151,11 @@ fn replace_prefix(
     wanted.dedup();
     match &wanted[..] {
         [(key, path)] => drop(shape.insert((*key).to_owned(), json!(path))),
-        _ => return Err("the rule replaces its prefix, which needs one path for each command; split the command".to_owned()),
+        _ => {
+            return Err(
+                "the rule replaces its prefix, which needs one path for each command; split the command".to_owned()
+            );
+        }
     }
     Ok(())
 }

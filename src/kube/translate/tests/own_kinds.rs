@@ -554,7 +554,11 @@ fn a_replaced_prefix_is_replaced_below_each_command() {
         ("/in", json!([{ "path": "/v1/{id}" }]), Some(json!({ "path": "/in/v1/{id}" }))),
         ("/in/", json!([{ "path": "/" }]), Some(json!({ "path": "/in" }))),
         ("/in", json!([{ "pathPrefix": "/v1" }]), Some(json!({ "replacePrefixMatch": "/in/v1" }))),
-        ("/in", json!([{ "path": "/v1", "method": "GET" }, { "path": "/v1", "method": "PUT" }]), Some(json!({ "path": "/in/v1" }))),
+        (
+            "/in",
+            json!([{ "path": "/v1", "method": "GET" }, { "path": "/v1", "method": "PUT" }]),
+            Some(json!({ "path": "/in/v1" })),
+        ),
         ("/in", json!([{ "path": "/v1" }, { "path": "/v2" }]), None),
         ("/in", json!([{ "pathRegex": "/v[0-9]" }]), None),
     ] {
