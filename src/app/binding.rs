@@ -113,7 +113,7 @@ impl BoundSockets {
                 None => new.next()?,
             };
             let address = BoundAddress { configured: listener.address, bound };
-            Some(LiveListener { name: listener.name.clone(), address, is_tls: listener.tls.is_some() })
+            Some(LiveListener { name: listener.name.clone(), address, protocol: listener.protocol })
         });
         let listeners = listeners.collect();
         let bound = match &self.admin {

@@ -65,7 +65,7 @@ fn socket_at(live: &[LiveListener], wanted: SocketAddr) -> Option<usize> {
 
 /// Whether the connections of `live` may stay open under the settings `heir`, which has its socket.
 fn keeps_connections(live: &LiveListener, heir: &ListenerSettings) -> bool {
-    live.name == heir.name && live.is_tls == heir.tls.is_some()
+    live.name == heir.name && live.protocol == heir.protocol
 }
 
 /// Whether the admin listener continues on its socket.
@@ -102,7 +102,7 @@ pub(crate) fn listener_changes(before: &[ListenerSettings], now: &[ListenerSetti
 fn changed_keys(old: &ListenerSettings, new: &ListenerSettings) -> Vec<&'static str> {
     let keys = [
         ("address", old.address != new.address),
-        ("protocol", old.tls.is_some() != new.tls.is_some()),
+        ("protocol", old.protocol != new.protocol),
         ("connections", old.connections != new.connections),
         ("proxyProtocol", old.proxies.protocol != new.proxies.protocol),
         ("forwardedFor", old.proxies.forwarded_for != new.proxies.forwarded_for),
@@ -162,7 +162,7 @@ mod tests {
             LiveListener {
                 name: listener.name.clone(),
                 address: BoundAddress { configured, bound },
-                is_tls: listener.tls.is_some(),
+                protocol: listener.protocol,
             }
         };
         (0..).zip(&settings).map(bound).collect()

@@ -169,6 +169,7 @@ impl AcceptEnvironment {
         };
         AcceptSettings {
             name: listener.name,
+            protocol: listener.protocol,
             tls,
             number,
             connections_max,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::model::Name;
+use crate::policy::DownstreamProtocol;
 
 /// The live addresses of a running gateway, for every thread. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -34,8 +35,8 @@ pub struct LiveListener {
     pub name: Name,
     /// Its address.
     pub address: BoundAddress,
-    /// Whether it has TLS (`protocol: https`).
-    pub is_tls: bool,
+    /// Its protocol.
+    pub protocol: DownstreamProtocol,
 }
 
 /// The address of a socket.

@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::config::{self, Configuration, LoadedTls};
+use crate::config::{self, Configuration, ListenerSettings};
 use crate::identity::{
     CertificateFault, CertificateRefusal, ShownCertificate, describe_tls_error, identities_of_der, read_certificates,
 };
@@ -24,8 +24,8 @@ use crate::model::{
 };
 use crate::policy::{
     Backend, BackendShare, CallerOrigin, CallerUnclaimed, Command, CommandBackends, CommandMatch, CommandTimeouts,
-    DepartmentPolicy, MirrorTarget, PolicySnapshot, RedirectTarget, RequestUrl, RouteMatch, RouteRequest, ShareTarget,
-    Subsystem, UpstreamServer,
+    ConnectionMatch, DepartmentPolicy, DownstreamProtocol, MirrorTarget, PolicySnapshot, RedirectTarget, RequestUrl,
+    RouteMatch, RouteRequest, ShareTarget, Subsystem, UpstreamServer,
 };
 use crate::proxy::RequestHead;
 use crate::telemetry::HandshakeFailure;
@@ -157,14 +157,13 @@ fn find_listener<'a>(
 ) -> Result<(CallerOrigin<'a>, HandshakeVerdict), String> {
     let is_https = request.uri().scheme_str() != Some("http");
     let port = request.uri().port_u16().unwrap_or(if is_https { HTTPS_PORT } else { HTTP_PORT });
-    let alike: Vec<_> =
-        configuration.settings.listeners.iter().filter(|listener| listener.tls.is_some() == is_https).collect();
+    let is_alike = |listener: &&ListenerSettings| (listener.protocol != DownstreamProtocol::Http) == is_https;
+    let alike: Vec<_> = configuration.settings.listeners.iter().filter(is_alike).collect();
     let named: Vec<_> = alike.iter().copied().filter(|listener| listener.address.port() == port).collect();
     let candidates = if named.is_empty() { alike } else { named };
     let mut against = Vec::new();
     for listener in candidates {
-        match check_listener((&listener.name, &configuration.tls), shown, request.uri().host().unwrap_or_default(), now)
-        {
+        match check_listener((&listener.name, configuration), shown, request.uri().host().unwrap_or_default(), now) {
             Ok(accepted) => return Ok(accepted),
             Err(why) => against.push(why),
         }
@@ -200,17 +199,24 @@ fn refused_certificate(identities: &[CallerId], refusal: &CertificateRefusal) ->
 }
 
 fn check_listener<'a>(
-    (listener, tls): (&'a Name, &'a LoadedTls),
+    (listener, configuration): (&'a Name, &'a Configuration),
     shown: &CallerCertificate,
     host: &str,
     now: Timestamp,
 ) -> Result<(CallerOrigin<'a>, HandshakeVerdict), String> {
-    let Some((_, tls)) = tls.listeners.iter().find(|(name, _)| name == listener) else {
-        return Ok((CallerOrigin::listener(listener), HandshakeVerdict::Accepted)); // plain HTTP
-    };
     // A caller sends the host as its server name (SNI), unless the host is an IP address (RFC 6066 section 3).
     let is_address = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
     let server_name = (!is_address).then_some(host);
+    let found = configuration.snapshot.find_connection(listener, server_name);
+    if let ConnectionMatch::Command { subsystem, .. } = found {
+        return Err(format!("listener {listener} forwards TLS connections for {host:?} to {}: no HTTP", subsystem.id));
+    }
+    let Some((_, tls)) = configuration.tls.listeners.iter().find(|(name, _)| name == listener) else {
+        return match found {
+            ConnectionMatch::None => Err(format!("listener {listener} takes no HTTP (protocol: tls)")),
+            _ => Ok((CallerOrigin::listener(listener), HandshakeVerdict::Accepted)), // plain HTTP
+        };
+    };
     let served = tls.hosts.hosts_for_sni(server_name).is_some_and(|served| served.covers(host));
     let Some(trust) = tls.trust_for_sni(server_name).filter(|_| served) else {
         return Err(format!("listener {listener} serves {} and not {host:?}", tls.hosts));

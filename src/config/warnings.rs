@@ -6,14 +6,15 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{Access, access};
 
-use crate::policy::PolicySnapshot;
+use crate::policy::{ConnectionMode, DownstreamProtocol, PolicySnapshot, Subsystem};
 
 use super::loading::configuration::Configuration;
 use super::loading::tls_loader::LoadedTls;
-use super::settings::gateway_settings::GatewaySettings;
+use super::settings::gateway_settings::{GatewaySettings, ListenerSettings};
 
 /// The most entries of a list that are named.
 const NAMES_LISTED_MAX: usize = 5;
@@ -32,7 +33,7 @@ pub fn warnings(configuration: &Configuration) -> Vec<String> {
     found.extend(unused_backends(snapshot));
     found.extend(plain_listeners(settings, snapshot));
     found.extend(unverified_callers(settings));
-    if settings.listeners.iter().all(|listener| listener.tls.is_some()) {
+    if settings.listeners.iter().all(|listener| listener.protocol != DownstreamProtocol::Http) {
         found.extend(unserved_hosts(snapshot, tls));
     }
     found
@@ -89,7 +90,8 @@ fn exposed_admin(settings: &GatewaySettings) -> Option<String> {
 /// Warns of listeners of plain HTTP: that other machines reach, or on which no command can be authenticated.
 fn plain_listeners(settings: &GatewaySettings, snapshot: &PolicySnapshot) -> Vec<String> {
     let mut found = Vec::new();
-    for (index, listener) in settings.listeners.iter().enumerate().filter(|(_, listener)| listener.tls.is_none()) {
+    let is_plain = |listener: &ListenerSettings| listener.protocol == DownstreamProtocol::Http;
+    for (index, listener) in settings.listeners.iter().enumerate().filter(|(_, listener)| is_plain(listener)) {
         let path = format!("listeners[{index}].protocol");
         if !listener.address.ip().is_loopback() {
             let address = listener.address;
@@ -157,7 +159,9 @@ fn unserved_hosts(snapshot: &PolicySnapshot, tls: &LoadedTls) -> Vec<String> {
             None => tls.hosts.hosts_for_sni(Some(host)).is_some(),
         })
     };
-    let unserved = snapshot.subsystems.iter().flat_map(|subsystem| {
+    // Hosts that are passed through need no certificate here.
+    let served_here = |subsystem: &&Arc<Subsystem>| subsystem.tls_mode != Some(ConnectionMode::Passthrough);
+    let unserved = snapshot.subsystems.iter().filter(served_here).flat_map(|subsystem| {
         let hosts = snapshot.hosts_of(subsystem).into_iter().filter(|host| !is_served(host));
         hosts.map(|host| {
             let id = &subsystem.id;

@@ -26,7 +26,9 @@ mod upstream_policy;
 
 pub use self::grant::GrantDraft;
 pub use self::policy_conflict::{MatchPlace, PolicyConflict};
-pub use self::subsystem::{Command, CommandTimeouts, DepartmentPolicy, Durability, GrantRule, SourceRanges, Subsystem};
+pub use self::subsystem::{
+    Command, CommandTimeouts, ConnectionMode, DepartmentPolicy, Durability, GrantRule, SourceRanges, Subsystem,
+};
 pub use backend::{Backend, BackendTimeouts, EndpointDiscovery, UpstreamAddress, UpstreamProtocol, UpstreamServer};
 pub use command_backends::{BackendShare, CommandBackends, ShareEdits, ShareTarget, WeightedBackends};
 pub use command_shape::{CommandShape, FieldEdits, MirrorFraction, MirrorTarget};
@@ -41,7 +43,10 @@ pub use request_conditions::{
 pub use request_target::{
     PathRewrite, PrefixReplacement, RedirectLocation, RedirectTarget, ReplacedParts, RequestRewrite, RequestUrl,
 };
-pub use route::{ANY_HOST, ListenerRouting, ListenerScope, RouteMatch, RouteScope, RouteTable};
+pub use route::{
+    ANY_HOST, ConnectionMatch, DownstreamProtocol, ListenerRouting, ListenerScope, RouteMatch, RouteScope, RouteTable,
+    VirtualHost,
+};
 pub use session_cookie::SessionCookie;
 pub use snapshot::{CallerOrigin, CallerUnclaimed, PolicySnapshot};
 pub use snapshot_difference::{ItemChanges, RemovedItem, SnapshotDifference};

@@ -12,6 +12,15 @@ pub enum PolicyConflict {
         /// The host that both claim; `None` for any host.
         host: Option<String>,
     },
+    /// Two subsystems claim the same server name (SNI), at least one of them for its TLS connections.
+    SameServerName {
+        /// The later subsystem.
+        subsystem: usize,
+        /// The earlier one.
+        with: usize,
+        /// The host that both claim; `None` for any host.
+        host: Option<String>,
+    },
     /// Two matches of commands accept the same requests, or no precedence rule decides between them.
     SameRoute {
         /// The later match.

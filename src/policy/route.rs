@@ -9,6 +9,8 @@
 //! - a named method over any method, then more header conditions, then more query conditions, then the order of the
 //!   document.
 //!
+//! TLS connections are routed by server name before any of this (`server_names`).
+//!
 //! Guarantees: every request has one result, without allocation (exceptions: `request_conditions`).
 //!
 //! Leaves to `proxy`: the check, before routing, that a path is fit to be routed (dots, escapes, doubled slashes).
@@ -19,6 +21,7 @@ mod listener_table;
 mod path_table;
 mod prefix_index;
 mod segment_tree;
+mod server_names;
 #[cfg(test)]
 mod tests;
 
@@ -27,9 +30,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use self::host_table::HostTable;
-use self::listener_table::ListenerTable;
-pub use self::listener_table::{ANY_HOST, ListenerRouting, ListenerScope, RouteScope};
+pub use self::listener_table::{ANY_HOST, DownstreamProtocol, ListenerRouting, ListenerScope, RouteScope, VirtualHost};
+use self::listener_table::{ListenerTable, RouteSet, ScopedSubsystem};
 use self::path_table::{MethodRouters, PathTable};
+pub use self::server_names::ConnectionMatch;
+use self::server_names::ServerNameTable;
+use crate::model::Name;
+
 use super::policy_conflict::PolicyConflict;
 use super::request_conditions::RouteRequest;
 use super::subsystem::{Command, Subsystem};
@@ -62,6 +69,8 @@ pub struct RouteTable {
     listeners: ListenerTable,
     /// The hosts of each set of visible subsystems.
     sets: Vec<HostTable>,
+    /// The server names of each set of visible subsystems.
+    server_names: Vec<ServerNameTable>,
     tables: Vec<PrefixTable>,
     /// The listeners and hosts of each subsystem, by its index; both lists in order.
     scopes: Vec<RouteScope>,
@@ -85,10 +94,14 @@ impl RouteTable {
         listeners: &[ListenerRouting],
         conflicts: &mut Vec<PolicyConflict>,
     ) -> Self {
-        let scopes: Vec<&RouteScope> = subsystems.iter().map(|(_, scope)| scope).collect();
+        let scopes: Vec<ScopedSubsystem<'_>> = subsystems
+            .iter()
+            .map(|(subsystem, scope)| ScopedSubsystem { scope, has_connections: subsystem.tls_mode.is_some() })
+            .collect();
         let (listeners, sets) = ListenerTable::build(&scopes, listeners);
-        let claims: Vec<HostClaims<'_>> =
-            sets.into_ordered().iter().map(|members| claim_prefixes(subsystems, members, conflicts)).collect();
+        let sets = sets.into_ordered();
+        let server_names = sets.iter().map(|set| ServerNameTable::compile(subsystems, set, conflicts)).collect();
+        let claims: Vec<HostClaims<'_>> = sets.iter().map(|set| claim_prefixes(subsystems, set, conflicts)).collect();
         let routers = subsystems.iter().map(|(subsystem, _)| {
             path_table::report_equal_matches(&[subsystem], conflicts);
             Some(MethodRouters::compile(subsystem, conflicts))
@@ -106,7 +119,19 @@ impl RouteTable {
         });
         let tables = tables.collect();
         let sets = claims.iter().map(|claims| build_hosts(claims, &positions)).collect();
-        Self { listeners, sets, tables, scopes: subsystems.iter().map(|(_, scope)| sorted(scope)).collect() }
+        let scopes = subsystems.iter().map(|(_, scope)| sorted(scope)).collect();
+        Self { listeners, sets, server_names, tables, scopes }
+    }
+
+    /// What becomes of a TLS connection to a listener that names this server, or none.
+    pub(crate) fn find_connection<'a>(
+        &self,
+        subsystems: &'a [Arc<Subsystem>],
+        listener: &Name,
+        server_name: Option<&str>,
+    ) -> ConnectionMatch<'a> {
+        let set = self.listeners.set_of(listener, server_name.unwrap_or_default());
+        self.server_names[set].find(subsystems, server_name)
     }
 
     fn hosts_at(&self, request: &RouteRequest<'_>) -> &HostTable {
@@ -189,16 +214,18 @@ fn build_hosts(claims: &HostClaims<'_>, positions: &HashMap<&[usize], usize>) ->
     }))
 }
 
-/// The subsystems of each host and prefix among `members`. Only subsystems that pass unnamed requests on may share a
+/// The subsystems of each host and prefix among those of a set. Only subsystems that pass unnamed requests on may share a
 /// prefix.
 fn claim_prefixes<'a>(
     subsystems: &'a [(Arc<Subsystem>, RouteScope)],
-    members: &[usize],
+    set: &RouteSet,
     conflicts: &mut Vec<PolicyConflict>,
 ) -> HostClaims<'a> {
     let mut claims = HostClaims::new();
-    for (subsystem, scope) in members.iter().map(|index| &subsystems[*index]) {
-        for host in claimed_hosts(&scope.hosts) {
+    let of_requests = |one: &Subsystem| one.tls_mode.is_none() && !set.has_no_http;
+    let of_requests = set.members.iter().map(|index| &subsystems[*index]).filter(|(one, _)| of_requests(one));
+    for (subsystem, scope) in of_requests {
+        for host in scope.claimed_hosts() {
             let holders = claims.entry(host).or_default().entry(subsystem.prefix.as_str()).or_default();
             match holders.first() {
                 Some(with) if !(subsystem.passes_on && subsystems[*with].0.passes_on) => {
@@ -213,10 +240,6 @@ fn claim_prefixes<'a>(
         }
     }
     claims
-}
-
-fn claimed_hosts(hosts: &[String]) -> Vec<Option<&str>> {
-    if hosts.is_empty() { vec![None] } else { hosts.iter().map(|host| Some(host.as_str())).collect() }
 }
 
 fn sorted(scope: &RouteScope) -> RouteScope {

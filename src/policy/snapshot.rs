@@ -154,6 +154,29 @@ impl PolicySnapshot {
         self.routes.find_route(&self.subsystems, request)
     }
 
+    /// What becomes of a TLS connection to a listener that names this server (SNI), or none.
+    pub fn find_connection(&self, listener: &Name, server_name: Option<&str>) -> super::ConnectionMatch<'_> {
+        self.routes.find_connection(&self.subsystems, listener, server_name)
+    }
+
+    /// The department of a connection that is passed through: the owner of its subsystem, or the department of the
+    /// callers that present no certificate on this listener.
+    pub fn passthrough_department(
+        &self,
+        listener: &Name,
+        server_name: Option<&str>,
+    ) -> Result<&Arc<DepartmentPolicy>, CallerUnclaimed> {
+        let owner = match self.find_connection(listener, server_name) {
+            super::ConnectionMatch::Command { subsystem, .. } => subsystem.owner.as_ref(),
+            super::ConnectionMatch::Http | super::ConnectionMatch::None => None,
+        };
+        match owner {
+            Some(owner) if owner.disabled => Err(CallerUnclaimed::Disabled(owner.department.id.clone())),
+            Some(owner) => Ok(owner),
+            None => self.anonymous_department(listener),
+        }
+    }
+
     /// The methods of the commands that accept a request but for its method, for a request to which
     /// [`PolicySnapshot::find_route`] finds no command. In byte order. Empty if there is no such command.
     pub fn methods_at(&self, request: &super::RouteRequest<'_>) -> Vec<&str> {

@@ -228,6 +228,10 @@ fn call_path<'a>(snapshot: &'a PolicySnapshot, subsystem: &'a Subsystem) -> (Vec
     (snapshot.routes.hosts_of(subsystem.index), subsystem.prefix.as_str())
 }
 
+fn owner_of(subsystem: &Subsystem) -> Option<u32> {
+    subsystem.owner.as_ref().map(|owner| owner.department.number)
+}
+
 fn subsystem_keys(
     (old, one): (&PolicySnapshot, &Subsystem),
     (new, other): (&PolicySnapshot, &Subsystem),
@@ -237,6 +241,8 @@ fn subsystem_keys(
         ("listeners", old.scope_of(one).listeners != new.scope_of(other).listeners),
         ("path", one.prefix != other.prefix),
         ("keepPath", one.keep_path != other.keep_path),
+        ("tlsMode", one.tls_mode != other.tls_mode),
+        ("department", owner_of(one) != owner_of(other)),
         ("otherCommands", (one.other.is_some(), one.passes_on) != (other.other.is_some(), other.passes_on)),
     ]);
     keys.extend(match (&one.backend, &other.backend) {

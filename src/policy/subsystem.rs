@@ -72,8 +72,22 @@ pub struct Subsystem {
     pub passes_on: bool,
     /// Whether its matches may be equal to earlier ones, which then win.
     pub is_shadowable: bool,
+    /// How its TLS connections are forwarded, each of which is one command; `None` if its commands are HTTP requests.
+    pub tls_mode: Option<ConnectionMode>,
+    /// The department that owns its connections (`department`). Only with [`ConnectionMode::Passthrough`], where the gateway
+    /// sees no client certificate; without it, that of the listener's callers without a certificate.
+    pub owner: Option<Arc<DepartmentPolicy>>,
     /// The key under which refusals of unnamed requests are counted.
     pub unknown: CommandKey,
+}
+
+/// How TLS connections are forwarded (Gateway API, `TLSModeType`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionMode {
+    /// As they are: the server ends TLS. The gateway reads the ClientHello only.
+    Passthrough,
+    /// The gateway ends TLS with a certificate of the listener, and forwards the decrypted bytes.
+    Terminate,
 }
 
 /// The timeouts of a command as a whole.

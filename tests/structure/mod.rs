@@ -45,7 +45,7 @@ const ORDERS: [FolderOrder; 8] = [
         floors: &[
             "health_checks",
             "server_pools",
-            "resend",
+            "connect resend",
             "backend_servers",
             "attempt_state",
             "retry_budget",

@@ -12,8 +12,8 @@ use super::doc_path::DocPath;
 use super::values::nonzero_duration_or;
 use super::{scalars, upstreams};
 
-const PROTOCOL_KEYWORDS: [(&str, UpstreamProtocol); 2] =
-    [("http1", UpstreamProtocol::Http1), ("http2", UpstreamProtocol::Http2)];
+const PROTOCOL_KEYWORDS: [(&str, UpstreamProtocol); 3] =
+    [("http1", UpstreamProtocol::Http1), ("http2", UpstreamProtocol::Http2), ("tcp", UpstreamProtocol::Tcp)];
 
 /// All backends of a document.
 #[derive(Debug, Default)]
@@ -72,13 +72,17 @@ pub(crate) fn compile_backends(document: &ConfigDocument, workers: usize, root: 
 
 fn compile_servers(written: ServerGroup<'_>, index: usize, workers: usize, place: &DocPath<'_>) -> Backend {
     let protocol = scalars::parse_keyword(written.protocol.unwrap_or("http1"), &PROTOCOL_KEYWORDS);
+    let protocol = place.key("protocol").value_or_problem(protocol).unwrap_or_default();
+    if protocol == UpstreamProtocol::Tcp {
+        refuse_http_keys(written, place);
+    }
     Backend {
         id: Name::parse(written.id).unwrap_or_else(|_| Name::unknown()),
         index,
         is_own: false,
-        upstreams: upstreams::compile_upstreams(written.upstreams, workers, &place.key("upstreams")),
+        upstreams: upstreams::compile_upstreams(written.upstreams, (workers, protocol), &place.key("upstreams")),
         discovery: written.endpoints.and_then(|endpoints| compile_endpoints(endpoints, &place.key("endpoints"))),
-        protocol: place.key("protocol").value_or_problem(protocol).unwrap_or_default(),
+        protocol,
         balance: upstreams::compile_balance(written.balance, &place.key("balance")),
         queue: upstreams::compile_queue(written.queue, &place.key("queue")),
         retries: upstreams::compile_retries(written.retries, &place.key("retries")),
@@ -97,6 +101,19 @@ fn compile_endpoints(written: &EndpointsDocument, place: &DocPath<'_>) -> Option
     Some(EndpointDiscovery { service: service.as_str().into(), port: port.as_str().into(), is_secure: *secure })
 }
 
+/// Reports the keys about HTTP towards servers that get the bytes of TLS connections.
+fn refuse_http_keys(written: ServerGroup<'_>, place: &DocPath<'_>) {
+    let keys = [
+        ("retries", written.retries.is_some()),
+        ("healthCheck", written.health_check.is_some()),
+        ("timeouts.response", written.timeouts.response.is_some()),
+        ("timeouts.deadline", written.timeouts.deadline.is_some()),
+    ];
+    for (key, _) in keys.into_iter().filter(|(_, is_written)| *is_written) {
+        place.key(key).problem_with_hint("has no effect with protocol tcp, which is not HTTP", "remove it");
+    }
+}
+
 fn compile_timeouts(written: ServerTimeouts<'_>, place: &DocPath<'_>) -> BackendTimeouts {
     let time = |text, default, key| nonzero_duration_or(text, Duration::from_secs(default), &place.key(key));
     BackendTimeouts {
@@ -110,10 +127,9 @@ fn compile_timeouts(written: ServerTimeouts<'_>, place: &DocPath<'_>) -> Backend
 /// Reports the keys about servers of a subsystem that has none: they would silently have no effect on the servers of
 /// the backends that its commands name.
 pub(crate) fn refuse_unused_keys(written: &SubsystemDocument, place: &DocPath<'_>) {
-    let ServerGroup { protocol, tls, balance, queue, slow_start, retries, health_check, timeouts, .. } =
-        written.servers();
+    let ServerGroup { tls, balance, queue, slow_start, retries, health_check, timeouts, .. } = written.servers();
     let keys = [
-        ("protocol", protocol.is_some()),
+        ("protocol", written.protocol.is_some()),
         ("tls", tls.is_some()),
         ("balance", balance.is_some()),
         ("queue", queue.is_some()),

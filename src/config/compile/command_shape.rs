@@ -73,7 +73,7 @@ fn refuse_beside_redirect(written: &CommandDocument, place: &DocPath<'_>) {
         ("mirror", written.mirror.is_some()),
         ("backends", written.backends.is_some()),
         ("timeouts", written.timeouts.is_some()),
-        ("match.grpc", matches_grpc(&written.r#match)),
+        ("match.grpc", written.r#match.as_ref().is_some_and(matches_grpc)),
     ];
     for (key, _) in beside.into_iter().filter(|(_, is_written)| *is_written) {
         place.key("redirect").problem(format!("cannot be combined with {key}: this command is not forwarded"));

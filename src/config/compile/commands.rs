@@ -12,6 +12,7 @@ use crate::policy::{Command, CommandBackends, CommandTimeouts, PolicySnapshot, U
 
 use super::command_backends::compile_command_backends;
 use super::command_context::CommandContext;
+use super::connections::check_protocol;
 use super::departments::header_value;
 use super::doc_path::DocPath;
 use super::values::optional_duration;
@@ -71,7 +72,12 @@ fn compile_command(
     place: &DocPath<'_>,
 ) -> Command {
     let id = place.key("id").parse_name(&written.id);
-    let matches = command_match::compile_matches(&written.r#match, &place.key("match"));
+    let matches = match &written.r#match {
+        Some(matched) => command_match::compile_matches(matched, &place.key("match")),
+        None => {
+            place.key("match").missing("is missing; write a path, or grpc: package.Service/Method").unwrap_or_default()
+        }
+    };
     let shape = command_shape::compile_shape(written, &matches, context, place);
     let is_refused = written.refuse.unwrap_or(false);
     let backends = match written.redirect {
@@ -82,6 +88,10 @@ fn compile_command(
             compile_command_backends(named, shape.as_deref(), context, &place.key("backends"))
         }
     };
+    check_protocol(&backends, (context, false), &place.key("backends"));
+    for mirror in shape.iter().flat_map(|shape| &shape.mirrors) {
+        check_protocol(&CommandBackends::One(mirror.backend), (context, false), &place.key("mirror"));
+    }
     let upgrade = written.upgrade.as_deref();
     let upgrade = upgrade.and_then(|text| compile_upgrade(text, uses_http2(&backends, context), &place.key("upgrade")));
     let header = header_value(&format!("{subsystem}/{id}"));
@@ -146,14 +156,14 @@ fn compile_upgrade(text: &str, uses_http2: bool, place: &DocPath<'_>) -> Option<
     place.value_or_problem(scalars::parse_token(text))
 }
 
-fn next_index(context: &mut CommandContext<'_>) -> usize {
+pub(crate) fn next_index(context: &mut CommandContext<'_>) -> usize {
     let index = context.next_command_index;
     context.next_command_index += 1;
     index
 }
 
 /// Compiles `units`. 0 is allowed: the command is counted but free.
-fn compile_units(units: Option<u64>, place: &DocPath<'_>) -> u64 {
+pub(crate) fn compile_units(units: Option<u64>, place: &DocPath<'_>) -> u64 {
     let units = units.unwrap_or(1);
     if units > QUOTA_UNITS_MAX {
         place.problem(format!("{units} is more than {QUOTA_UNITS_MAX}"));

@@ -14,8 +14,8 @@ use crate::identity::{
     AuthRefusal, CertificateFiles, CertificateForwarding, ClientAuth, ClientAuthMode, ExpiredCrlPolicy, HostPattern,
     MissingSni, SubjectPattern, TlsFiles, is_memory_name,
 };
-use crate::model::{Name, NetworkRanges};
-use crate::policy::ANY_HOST;
+use crate::model::NetworkRanges;
+use crate::policy::{ANY_HOST, DownstreamProtocol, VirtualHost};
 
 use super::compile_context::CompileContext;
 use super::doc_path::DocPath;
@@ -52,10 +52,12 @@ const SERVER_NAMES_MAX: usize = 256;
 const CERTIFICATES_MAX: usize = 1_024;
 
 fn compile_listener(listener: &ListenerDocument, folder: &Path, place: &DocPath<'_>) -> ListenerSettings {
+    let (protocol, tls) = compile_security(listener, folder, place);
     ListenerSettings {
         name: place.key("name").parse_name(&listener.name),
         address: parse_address(&listener.address, &place.key("address")),
-        tls: compile_security(listener, folder, place),
+        protocol,
+        tls,
         connections: listener
             .connections
             .map(|written| super::values::count_or(Some(written), 1, &place.key("connections"))),
@@ -63,7 +65,7 @@ fn compile_listener(listener: &ListenerDocument, folder: &Path, place: &DocPath<
             protocol: compile_networks(&listener.proxy_protocol, &place.key("proxyProtocol")),
             forwarded_for: compile_networks(&listener.forwarded_for, &place.key("forwardedFor")),
         },
-        virtual_hosts: compile_virtual_hosts(&listener.virtual_hosts, &place.key("virtualHosts")),
+        virtual_hosts: compile_virtual_hosts(&listener.virtual_hosts, protocol, &place.key("virtualHosts")),
         public_port: listener.public_port.and_then(|port| compile_port(port, &place.key("publicPort"))),
     }
 }
@@ -80,7 +82,11 @@ fn parse_virtual_host(text: &str) -> Result<String, String> {
 /// The most virtual hosts of a listener.
 const VIRTUAL_HOSTS_MAX: usize = 1024;
 
-fn compile_virtual_hosts(written: &[VirtualHostDocument], place: &DocPath<'_>) -> Vec<(Name, String)> {
+fn compile_virtual_hosts(
+    written: &[VirtualHostDocument],
+    of_listener: DownstreamProtocol,
+    place: &DocPath<'_>,
+) -> Vec<VirtualHost> {
     if written.len() > VIRTUAL_HOSTS_MAX {
         place.problem(format!("{} virtual hosts; write at most {VIRTUAL_HOSTS_MAX}", written.len()));
     }
@@ -96,27 +102,54 @@ fn compile_virtual_hosts(written: &[VirtualHostDocument], place: &DocPath<'_>) -
         if !seen.1.insert(host.clone()) {
             place.key("host").problem(format!("{host} is the host of two virtual hosts"));
         }
-        compiled.push((name, host));
+        let protocol = compile_host_protocol(one, of_listener, &place.key("protocol"));
+        compiled.push(VirtualHost { name, host, protocol });
     }
     compiled
 }
 
-/// The TLS files of a listener; `None` for plain HTTP. Plain HTTP is never the result of a missing key.
-fn compile_security(listener: &ListenerDocument, folder: &Path, place: &DocPath<'_>) -> Option<TlsFiles> {
-    let written = listener.protocol.as_deref().unwrap_or("https");
-    let is_https = place.key("protocol").value_or_problem(scalars::parse_keyword(written, &PROTOCOL_KEYWORDS))?;
-    match (&listener.tls, is_https) {
-        (Some(tls), true) => Some(compile_tls(tls, folder, &place.key("tls"))),
-        (None, true) => place
-            .key("tls")
-            .missing("is missing; write certificate and key, or protocol: http for a listener without TLS"),
-        (Some(_), false) => place.key("tls").missing("cannot stand beside protocol: http; remove one of the two"),
-        (None, false) => None,
+/// Compiles the protocol of a virtual host. A listener has TLS for all its virtual hosts, or for none.
+fn compile_host_protocol(
+    written: &VirtualHostDocument,
+    of_listener: DownstreamProtocol,
+    place: &DocPath<'_>,
+) -> DownstreamProtocol {
+    let Some(word) = written.protocol.as_deref() else { return of_listener };
+    let own = place.value_or_problem(scalars::parse_keyword(word, &PROTOCOL_KEYWORDS)).unwrap_or(of_listener);
+    if (own == DownstreamProtocol::Http) != (of_listener == DownstreamProtocol::Http) {
+        place.problem("a listener has TLS for all its virtual hosts, or for none");
     }
+    own
 }
 
-/// Whether a listener uses TLS.
-const PROTOCOL_KEYWORDS: [(&str, bool); 2] = [("https", true), ("http", false)];
+/// The protocol of a listener, and its TLS files, if it has any. Plain HTTP is never the result of a missing key.
+fn compile_security(
+    listener: &ListenerDocument,
+    folder: &Path,
+    place: &DocPath<'_>,
+) -> (DownstreamProtocol, Option<TlsFiles>) {
+    let written = listener.protocol.as_deref().unwrap_or("https");
+    let protocol = place.key("protocol").value_or_problem(scalars::parse_keyword(written, &PROTOCOL_KEYWORDS));
+    let Some(protocol) = protocol else { return (DownstreamProtocol::default(), None) };
+    let needs_certificate = protocol == DownstreamProtocol::Https
+        || listener.virtual_hosts.iter().any(|host| host.protocol.as_deref() == Some("https"));
+    let place = place.key("tls");
+    let tls = match (&listener.tls, protocol) {
+        (Some(_), DownstreamProtocol::Http) => {
+            place.missing("cannot stand beside protocol: http; remove one of the two")
+        }
+        (Some(tls), _) => Some(compile_tls(tls, folder, &place)),
+        (None, DownstreamProtocol::Https | DownstreamProtocol::Tls) if needs_certificate => {
+            place.missing("is missing; write certificate and key, or protocol: http for a listener without TLS")
+        }
+        (None, _) => None,
+    };
+    (protocol, tls)
+}
+
+/// The keywords of `protocol`.
+const PROTOCOL_KEYWORDS: [(&str, DownstreamProtocol); 3] =
+    [("https", DownstreamProtocol::Https), ("http", DownstreamProtocol::Http), ("tls", DownstreamProtocol::Tls)];
 
 pub(crate) fn compile_networks(ranges: &[String], place: &DocPath<'_>) -> NetworkRanges {
     let mut networks = NetworkRanges::default();

@@ -11,6 +11,7 @@ mod command_match;
 mod command_shape;
 mod commands;
 mod compile_context;
+mod connections;
 mod cors;
 mod departments;
 mod doc_path;
@@ -62,7 +63,8 @@ fn compile_snapshot(
     let CompiledDepartments { departments, callers, anonymous, unclaimed } =
         departments::compile_departments(&document.departments, &settings.listeners, context, &root.key("departments"));
     let backends = backends::compile_backends(document, settings.workers, root);
-    let subsystems = subsystems::compile_subsystems(document, settings, context.numbers, &backends, root);
+    let subsystems =
+        subsystems::compile_subsystems(document, settings, context.numbers, (&departments, &backends), root);
     limits::check_zones(&subsystems, root);
     let known = grants::KnownNames::new(&departments, &subsystems);
     let grants = grants::compile_grants(&document.grants, &known, &root.key("grants"));
@@ -94,6 +96,11 @@ fn report_conflict(conflict: &PolicyConflict, document: &ConfigDocument, root: &
             let host = host.as_ref().map_or("any host".to_owned(), |host| format!("the host {host}"));
             let message = format!("the same path on {host} already belongs to {}", document.subsystems[*with].id);
             subsystems.item(*subsystem).key("path").problem_beside(message, &subsystems.item(*with));
+        }
+        PolicyConflict::SameServerName { subsystem, with, host } => {
+            let host = host.as_ref().map_or("any server name".to_owned(), |host| format!("the server name {host}"));
+            let message = format!("{host} already belongs to {}", document.subsystems[*with].id);
+            subsystems.item(*subsystem).key("hosts").problem_beside(message, &subsystems.item(*with));
         }
         PolicyConflict::SameRoute { place, with: Some(with) } => {
             let message = match (with.subsystem == place.subsystem, with.command == place.command) {
@@ -128,7 +135,7 @@ fn match_path<'a>(place: MatchPlace, document: &ConfigDocument, root: &DocPath<'
 /// `match`, or `match[1]` in a list.
 fn match_key(place: MatchPlace, document: &ConfigDocument) -> String {
     match document.subsystems[place.subsystem].commands[place.command].r#match {
-        MatchListDocument::One(_) => "match".to_owned(),
-        MatchListDocument::Any(_) => format!("match[{}]", place.position),
+        Some(MatchListDocument::Any(_)) => format!("match[{}]", place.position),
+        Some(MatchListDocument::One(_)) | None => "match".to_owned(),
     }
 }

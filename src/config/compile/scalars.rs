@@ -12,7 +12,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri};
 
 use crate::model::RateUnit;
-use crate::policy::{PathTemplate, UpstreamAddress, UpstreamServer};
+use crate::policy::{PathTemplate, UpstreamAddress, UpstreamProtocol, UpstreamServer};
 
 /// The fastest rate per second that the limiter's nanosecond clock can represent.
 const RATE_MAX: u32 = 1_000_000_000;
@@ -73,9 +73,18 @@ pub(crate) fn parse_method(text: &str) -> Result<Method, String> {
     }
 }
 
-/// Parses `http://host:port`, `https://host:port` or `unix:/path`.
-pub(crate) fn parse_upstream(text: &str) -> Result<UpstreamServer, String> {
-    let bad = || format!("{text:?} is not an upstream; write http://host:port, https://host:port or unix:/path");
+/// Parses `http://host:port`, `https://host:port` or `unix:/path`; for the protocol `tcp`: `tcp://host:port`,
+/// `tls://host:port` or `unix:/path`.
+pub(crate) fn parse_upstream(text: &str, protocol: UpstreamProtocol) -> Result<UpstreamServer, String> {
+    let (plain_scheme, secure_scheme) = match protocol {
+        UpstreamProtocol::Http1 | UpstreamProtocol::Http2 => ("http", "https"),
+        UpstreamProtocol::Tcp => ("tcp", "tls"),
+    };
+    let bad = || {
+        format!(
+            "{text:?} is not an upstream; write {plain_scheme}://host:port, {secure_scheme}://host:port or unix:/path"
+        )
+    };
     if let Some(path) = text.strip_prefix("unix:") {
         let rooted = path.starts_with('/') && !path.ends_with('/');
         let address = UpstreamAddress::Unix(path.into());
@@ -91,8 +100,8 @@ pub(crate) fn parse_upstream(text: &str) -> Result<UpstreamServer, String> {
     }
     let uri: Uri = text.parse().map_err(|_| bad())?;
     let authority = uri.authority().ok_or_else(bad)?;
-    let secure = uri.scheme_str() == Some("https");
-    let plain = (secure || uri.scheme_str() == Some("http"))
+    let secure = uri.scheme_str() == Some(secure_scheme);
+    let plain = (secure || uri.scheme_str() == Some(plain_scheme))
         && matches!(uri.path_and_query().map(|p| p.as_str()), None | Some("" | "/"))
         && !authority.as_str().contains('@');
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -311,12 +320,27 @@ mod tests {
             ("http://cameras:0", None),
             ("cameras.internal:9001", None),
         ] {
-            assert_eq!(parse_upstream(text).ok().map(|read| read.address), address, "{text:?}");
+            assert_eq!(
+                parse_upstream(text, UpstreamProtocol::Http1).ok().map(|read| read.address),
+                address,
+                "{text:?}"
+            );
         }
         assert_eq!(
-            parse_upstream("https://a:1").map(|read| (read.secure, read.authority)),
+            parse_upstream("https://a:1", UpstreamProtocol::Http1).map(|read| (read.secure, read.authority)),
             Ok((true, "a:1".to_owned()))
         );
+        for (text, secure) in [
+            ("tcp://a:1", Some(false)),
+            ("tls://a:1", Some(true)),
+            ("unix:/run/a.sock", Some(false)),
+            ("http://a:1", None),
+            ("tcp://a", None),
+        ] {
+            let read = parse_upstream(text, UpstreamProtocol::Tcp).ok();
+            assert_eq!(read.map(|read| read.secure), secure, "{text}");
+        }
+        assert!(parse_upstream("tcp://a:1", UpstreamProtocol::Http1).is_err());
     }
 
     #[test]

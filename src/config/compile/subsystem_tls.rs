@@ -28,9 +28,16 @@ pub(crate) fn compile_subsystem_tls(
 }
 
 fn tls_settings_of(written: ServerGroup<'_>, folder: &Path, place: &DocPath<'_>) -> Option<SubsystemTlsSettings> {
-    let secure = written.upstreams.iter().filter(|upstream| upstream.url.starts_with("https:")).count();
+    let (scheme, protocol) = match written.protocol {
+        Some("tcp") => ("tls", None),
+        Some("http2") => ("https", Some("h2")),
+        _ => ("https", Some("http/1.1")),
+    };
+    let is_secure = |url: &str| url.strip_prefix(scheme).is_some_and(|rest| rest.starts_with(':'));
+    let secure = written.upstreams.iter().filter(|upstream| is_secure(&upstream.url)).count();
     if secure != 0 && secure != written.upstreams.len() {
-        place.key("upstreams").problem("some servers have https URLs and some do not; all have, or none");
+        let message = format!("some servers have {scheme} URLs and some do not; all have, or none");
+        place.key("upstreams").problem(message);
     }
     let place = place.key("tls");
     let is_secure = secure != 0 || written.endpoints.is_some_and(|endpoints| endpoints.secure);
@@ -38,24 +45,24 @@ fn tls_settings_of(written: ServerGroup<'_>, folder: &Path, place: &DocPath<'_>)
         if is_secure {
             place.problem_with_hint(
                 "is missing",
-                "an https URL needs tls: { authorities: [FILE] } or { systemAuthorities: true }",
+                format!("a URL with {scheme} needs tls: {{ authorities: [FILE] }} or {{ systemAuthorities: true }}"),
             );
         }
         return None;
     };
     let has_servers = !written.upstreams.is_empty() || written.endpoints.is_some();
     if !is_secure && has_servers {
-        place.problem_with_hint("has no effect without https URLs", "give the upstreams https URLs");
+        let message = format!("has no effect without {scheme} URLs");
+        place.problem_with_hint(message, format!("give the upstreams {scheme} URLs"));
     }
     let name = Name::parse(written.id).ok()?;
-    let protocol = if written.protocol == Some("http2") { "h2" } else { "http/1.1" };
     let files = tls_files_of(tls, protocol, folder, &place);
     Some(SubsystemTlsSettings { place: place.to_string(), name, files })
 }
 
 fn tls_files_of(
     written: &SubsystemTlsDocument,
-    protocol: &'static str,
+    protocol: Option<&'static str>,
     folder: &Path,
     place: &DocPath<'_>,
 ) -> SubsystemTlsFiles {

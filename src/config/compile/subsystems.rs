@@ -6,20 +6,20 @@ use std::sync::Arc;
 use crate::config::document::{ConfigDocument, SubsystemDocument, TimeoutsDocument};
 use crate::config::settings::gateway_settings::{GatewaySettings, ListenerSettings};
 use crate::model::{Name, NameInterner};
-use crate::policy::{Command, CommandTimeouts, ListenerScope, RouteScope, Subsystem};
+use crate::policy::{Command, CommandTimeouts, DepartmentPolicy, ListenerScope, RouteScope, Subsystem};
 
 use super::backends::{self, CompiledBackends};
 use super::command_backends::compile_shares;
 use super::command_context::{CommandContext, CommonShape};
 use super::doc_path::DocPath;
 use super::values::optional_duration;
-use super::{command_shape, commands, scalars};
+use super::{command_shape, commands, connections, scalars};
 
 pub(crate) fn compile_subsystems(
     document: &ConfigDocument,
     settings: &GatewaySettings,
     interner: &NameInterner,
-    compiled_backends: &CompiledBackends,
+    (departments, compiled_backends): (&[Arc<DepartmentPolicy>], &CompiledBackends),
     root: &DocPath<'_>,
 ) -> Vec<(Arc<Subsystem>, RouteScope)> {
     let place = root.key("subsystems");
@@ -42,14 +42,17 @@ pub(crate) fn compile_subsystems(
     let mut compiled = Vec::with_capacity(document.subsystems.len());
     for (index, written) in document.subsystems.iter().enumerate() {
         let place = list.item(index);
-        let subsystem = compile_subsystem(written, index, &mut context, &place);
+        let mut subsystem = compile_subsystem(written, index, &mut context, &place);
+        subsystem.owner = connections::compile_owner(written, subsystem.tls_mode, departments, &place);
         if let Some(first) = ids.insert(subsystem.id.clone(), index) {
             let message = format!("{:?} is the id of two subsystems", written.id);
             place.key("id").problem_beside(message, &list.item(first).key("id"));
         }
         let hosts = compile_hosts(written, &place.key("hosts"));
         let listeners = compile_listener_scopes(written, &settings.listeners, &place.key("listeners"));
-        compiled.push((Arc::new(subsystem), RouteScope { hosts, listeners }));
+        let scope = RouteScope { hosts, listeners };
+        connections::check_listeners(subsystem.tls_mode, &scope, &settings.listeners, &place.key("listeners"));
+        compiled.push((Arc::new(subsystem), scope));
     }
     compiled
 }
@@ -69,11 +72,11 @@ fn compile_subsystem(
     let default = written.backends.as_ref();
     context.default_shares = default.map(|written| compile_shares(written, context.backends, &place.key("backends")));
     context.lacks_servers = false;
-    let commands = commands::compile_commands(&written.commands, &id, context, &place.key("commands"));
-    let (other, passes_on) = compile_other_commands(written, &id, context, place);
-    if commands.is_empty() && other.is_none() {
-        place.key("commands").problem_with_hint("at least one command is required", "or write otherCommands: allow");
-    }
+    let tls_mode = connections::compile_tls_mode(written, place);
+    let (commands, other, passes_on) = match written.tls_mode {
+        Some(_) => (connections::compile_connection_command(written, &id, context, place), None, false),
+        None => compile_request_commands(written, &id, context, place),
+    };
     if context.lacks_servers {
         let hint = "or name the backends of each command";
         place.key("upstreams").problem_with_hint("at least one upstream is required", hint);
@@ -90,9 +93,26 @@ fn compile_subsystem(
         other,
         passes_on,
         is_shadowable: written.is_shadowable,
+        tls_mode,
+        owner: None,
         unknown: commands::command_key(&id, Name::unknown(), context.name_interner),
         id,
     }
+}
+
+/// The named commands, the command for unnamed requests, and whether those are offered to less specific subsystems.
+fn compile_request_commands(
+    written: &SubsystemDocument,
+    id: &Name,
+    context: &mut CommandContext<'_>,
+    place: &DocPath<'_>,
+) -> (Vec<Arc<Command>>, Option<Arc<Command>>, bool) {
+    let commands = commands::compile_commands(&written.commands, id, context, &place.key("commands"));
+    let (other, passes_on) = compile_other_commands(written, id, context, place);
+    if commands.is_empty() && other.is_none() {
+        place.key("commands").problem_with_hint("at least one command is required", "or write otherCommands: allow");
+    }
+    (commands, other, passes_on)
 }
 
 fn compile_hosts(written: &SubsystemDocument, place: &DocPath<'_>) -> Vec<String> {
@@ -141,8 +161,8 @@ fn find_listener_scope(text: &str, known: &[ListenerSettings]) -> Result<Listene
     };
     let name = listener.name.clone();
     let Some(wanted) = virtual_host else { return Ok(ListenerScope { listener: name, virtual_host: None }) };
-    match listener.virtual_hosts.iter().find(|(known, _)| known.as_str() == wanted) {
-        Some((host, _)) => Ok(ListenerScope { listener: name, virtual_host: Some(host.clone()) }),
+    match listener.virtual_hosts.iter().find(|known| known.name.as_str() == wanted) {
+        Some(host) => Ok(ListenerScope { listener: name, virtual_host: Some(host.name.clone()) }),
         None => Err(format!("the listener {name} has no virtual host {wanted:?}")),
     }
 }

@@ -11,7 +11,8 @@ use crate::config::document::{
     SessionCookieDocument, UpstreamDocument,
 };
 use crate::policy::{
-    Backend, HashSource, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy, SessionCookie, UpstreamServer,
+    Backend, HashSource, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy, SessionCookie, UpstreamProtocol,
+    UpstreamServer,
 };
 
 use super::doc_path::DocPath;
@@ -48,7 +49,7 @@ const BALANCE_KEYWORDS: [(&str, MakeBalance); 3] = [
 /// Compiles `upstreams` for this number of workers.
 pub(crate) fn compile_upstreams(
     written: &[UpstreamDocument],
-    workers: usize,
+    (workers, protocol): (usize, UpstreamProtocol),
     place: &DocPath<'_>,
 ) -> Vec<UpstreamServer> {
     if written.len() > Backend::UPSTREAMS_MAX {
@@ -61,7 +62,7 @@ pub(crate) fn compile_upstreams(
         let max_requests = compile_max_requests(upstream, workers, &place.key("maxRequests"));
         let weight = compile_weight(upstream.weight, &place.key("weight"));
         let place = place.key("url");
-        match place.value_or_problem(scalars::parse_upstream(&upstream.url)) {
+        match place.value_or_problem(scalars::parse_upstream(&upstream.url, protocol)) {
             Some(upstream) if !authorities.insert(upstream.authority.clone()) => {
                 place.problem(format!("{} is named twice", upstream.authority))
             }

@@ -23,9 +23,9 @@ pub(crate) struct BackendDocument {
     /// made: it also finds the endpoints.
     #[schemars(skip)]
     pub(crate) endpoints: Option<EndpointsDocument>,
-    /// The protocol of its servers: http1 (default) or http2.
+    /// The protocol of its servers: http1 (default), http2, or tcp for commands of subsystems with tlsMode.
     pub(crate) protocol: Option<String>,
-    /// TLS to servers with an https URL.
+    /// TLS to servers with an https or tls URL.
     pub(crate) tls: Option<SubsystemTlsDocument>,
     /// The load balancing policy. Default: leastRequest.
     pub(crate) balance: Option<BalanceDocument>,
@@ -150,7 +150,7 @@ impl SubsystemDocument {
             id: &self.id,
             upstreams: &self.upstreams,
             endpoints: None,
-            protocol: self.protocol.as_deref(),
+            protocol: self.protocol.as_deref().or(self.tls_mode.as_ref().map(|_| "tcp")),
             tls: self.tls.as_ref(),
             balance: self.balance.as_ref(),
             queue: self.queue.as_ref(),
@@ -200,7 +200,8 @@ pub(crate) struct SubjectAltNameDocument {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct UpstreamDocument {
-    /// <http://host:port>, <https://host:port> or unix:/path/of/socket
+    /// <http://host:port>, <https://host:port> or unix:/path/of/socket; with protocol tcp: tcp://host:port,
+    /// tls://host:port or unix:/path/of/socket
     pub(crate) url: String,
     /// The most requests in flight on this server. Default: unlimited.
     pub(crate) max_requests: Option<u64>,

@@ -98,9 +98,10 @@ pub(crate) struct ListenerDocument {
     pub(crate) name: String,
     /// IP address and port, such as 0.0.0.0:8443.
     pub(crate) address: String,
-    /// https (default) or http: plain HTTP, without TLS and without client certificates.
+    /// https (default), http: plain HTTP, without TLS and without client certificates, or tls: only the TLS connections
+    /// of subsystems with tlsMode, no HTTP.
     pub(crate) protocol: Option<String>,
-    /// Key, certificate and authorities; required for https.
+    /// Key, certificate and authorities; required for https. For tls, needed where connections are terminated.
     pub(crate) tls: Option<TlsDocument>,
     /// The most connections. Default: capacity.connections.
     pub(crate) connections: Option<u64>,
@@ -128,6 +129,9 @@ pub(crate) struct VirtualHostDocument {
     pub(crate) name: String,
     /// A name, *.name for one label below, **.name for one or more, or * for all other hosts.
     pub(crate) host: String,
+    /// On a listener with https: tls for a virtual host that takes no HTTP; on one with tls: https for one that does.
+    /// Default: that of the listener.
+    pub(crate) protocol: Option<String>,
 }
 
 /// The certificates, keys and authorities of a listener: one certificate, or a list of them.
@@ -393,6 +397,12 @@ pub(crate) struct SubsystemDocument {
     pub(crate) hosts: Option<Vec<String>>,
     /// The listeners on which it is called: names, or listener/virtualHost for one virtual host. Default: all.
     pub(crate) listeners: Option<Vec<String>>,
+    /// How its TLS connections are forwarded, chosen by server name (hosts): passthrough (as they are) or terminate (TLS
+    /// ends at the gateway). Each connection is its one command. Default: none; its commands are HTTP requests.
+    pub(crate) tls_mode: Option<String>,
+    /// With tlsMode passthrough: the id of the department that its connections are counted for. Default: the department
+    /// of the listener's callers without a certificate.
+    pub(crate) department: Option<String>,
     /// The prefix of its paths, such as /cameras. Default: /.
     pub(crate) path: Option<String>,
     /// Whether the forwarded path keeps the prefix. Default: false.
@@ -402,9 +412,9 @@ pub(crate) struct SubsystemDocument {
     pub(crate) upstreams: Vec<UpstreamDocument>,
     /// The backends of commands that name none. Default: its own servers.
     pub(crate) backends: Option<Vec<BackendShareDocument>>,
-    /// The protocol of its servers: http1 (default) or http2.
+    /// The protocol of its servers: http1 (default) or http2; with tlsMode tcp (default).
     pub(crate) protocol: Option<String>,
-    /// TLS to servers with an https URL.
+    /// TLS to servers with an https or tls URL.
     pub(crate) tls: Option<SubsystemTlsDocument>,
     /// The load balancing policy. Default: leastRequest.
     pub(crate) balance: Option<BalanceDocument>,
@@ -472,8 +482,9 @@ pub(crate) struct CommandTimeoutsDocument {
 pub(crate) struct CommandDocument {
     /// The id in the ledger, in metrics and on bills.
     pub(crate) id: String,
-    /// The requests that are this command: one set of conditions, or a list of sets of which one must hold.
-    pub(crate) r#match: MatchListDocument,
+    /// The requests that are this command: one set of conditions, or a list of sets of which one must hold. Required,
+    /// except in a subsystem with tlsMode, where it is not possible.
+    pub(crate) r#match: Option<MatchListDocument>,
     /// The number of units that one call counts. Default: 1.
     pub(crate) units: Option<u64>,
     /// The limits of each department on this command.

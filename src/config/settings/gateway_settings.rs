@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::identity::{SubsystemTlsFiles, TlsFiles};
 use crate::model::{CalendarOffset, Name, NetworkRanges};
-use crate::policy::{Durability, ListenerRouting};
+use crate::policy::{DownstreamProtocol, Durability, ListenerRouting, VirtualHost};
 
 /// The TLS settings towards the servers of one subsystem or backend (upstream).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,14 +56,17 @@ pub struct ListenerSettings {
     pub name: Name,
     /// The address to bind.
     pub address: SocketAddr,
-    /// The TLS files: key, certificate and authorities. `None` for a listener of plain HTTP.
+    /// What callers may send to it.
+    pub protocol: DownstreamProtocol,
+    /// The TLS files: key, certificate and authorities. `None` for a listener of plain HTTP, and for one that only
+    /// passes TLS connections through.
     pub tls: Option<TlsFiles>,
     /// The most connections, if fewer than the limit over all listeners.
     pub connections: Option<usize>,
     /// The trusted proxies in front of the listener.
     pub proxies: TrustedProxies,
-    /// The virtual hosts: names and hosts. A reload applies them.
-    pub virtual_hosts: Vec<(Name, String)>,
+    /// The virtual hosts. A reload applies them.
+    pub virtual_hosts: Vec<VirtualHost>,
     /// The port at which callers reach the listener, if it is another than that of its address. A reload applies it.
     pub public_port: Option<u16>,
 }
@@ -79,8 +82,12 @@ impl GatewaySettings {
 impl ListenerSettings {
     /// The properties of the listener that the policy uses.
     pub(crate) fn routing(&self) -> ListenerRouting {
-        let hosts = self.virtual_hosts.clone();
-        ListenerRouting { listener: self.name.clone(), hosts, public_port: self.public_port }
+        ListenerRouting {
+            listener: self.name.clone(),
+            protocol: self.protocol,
+            hosts: self.virtual_hosts.clone(),
+            public_port: self.public_port,
+        }
     }
 
     /// Whether a caller without a client certificate can connect.

@@ -54,6 +54,11 @@ impl ResolvesServerCert for SniResolver {
     }
 }
 
+/// The error of a connection that names a server which nobody has here, before any handshake.
+pub fn unserved_host_error() -> rustls::Error {
+    rustls::Error::General(NO_CERTIFICATE_RESOLVED.to_owned())
+}
+
 /// Whether a handshake failed because the listener does not serve its server name, or does not accept a missing one.
 pub fn is_unserved_host_error(fault: &rustls::Error) -> bool {
     matches!(fault, rustls::Error::General(what) if what == NO_CERTIFICATE_RESOLVED)

@@ -470,7 +470,7 @@ fn unsupported_constraints_and_near_expiry_towards_subsystems_are_warnings() {
             system_authorities: false,
             subject_alt_names: Vec::new(),
             server_name: None,
-            protocol: "http/1.1",
+            protocol: Some("http/1.1"),
         };
         files.load(&PemStore::new(&DiskFiles), &Clock::manual(now)).expect("usable files").warnings
     };

@@ -41,8 +41,8 @@ pub struct SubsystemTlsFiles {
     /// The name of the connection (SNI) instead of the host of the URL. The servers' certificates must hold it, unless
     /// there are `subject_alt_names`.
     pub server_name: Option<String>,
-    /// The ALPN protocol: `h2` or `http/1.1`.
-    pub protocol: &'static str,
+    /// The ALPN protocol: `h2` or `http/1.1`; `None` offers none.
+    pub protocol: Option<&'static str>,
 }
 
 /// The rustls client configuration made from [`SubsystemTlsFiles`].
@@ -121,7 +121,7 @@ impl SubsystemTlsFiles {
                 .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(CertifiedKey::clone(&own)))),
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![self.protocol.as_bytes().to_vec()];
+        config.alpn_protocols = self.protocol.map(|protocol| protocol.as_bytes().to_vec()).into_iter().collect();
         Ok(config)
     }
 

@@ -89,6 +89,11 @@ impl ServerTls {
         &self.trust_for_sni(server_name).unwrap_or(&self.trust_sets[0]).config
     }
 
+    /// As [`ServerTls::config_for_sni`], for a connection whose decrypted bytes are forwarded.
+    pub fn connection_config_for_sni(&self, server_name: Option<&str>) -> &Arc<ServerConfig> {
+        &self.trust_for_sni(server_name).unwrap_or(&self.trust_sets[0]).connection_config
+    }
+
     /// The peer of a finished handshake at `now`.
     ///
     /// # Errors

@@ -40,6 +40,9 @@ pub struct TrustSet {
     /// The configuration for the acceptor: ALPN h2 and http/1.1, TLS 1.3 and 1.2, no session resumption where client
     /// certificates are asked for. Handshakes for server names of another set fail.
     pub config: Arc<ServerConfig>,
+    /// The same without ALPN, for connections whose decrypted bytes are forwarded: the gateway does not know their
+    /// protocol, so it agrees on none (RFC 7301 section 3.2).
+    pub connection_config: Arc<ServerConfig>,
     /// The authorities and lists, for display. Empty where no client certificates are asked for.
     pub trusted: TrustedFiles,
     callers: Option<CallerTrust>,
@@ -66,9 +69,11 @@ impl TrustSet {
             None => WebPkiClientVerifier::no_client_auth(),
         };
         let time = Arc::new(ClockTimeProvider(clock.clone()));
-        let config = Arc::new(server_config(Arc::clone(provider), time, verifier, resolver));
+        let config = server_config(Arc::clone(provider), time, verifier, resolver);
+        let mut connection_config = config.clone();
+        connection_config.alpn_protocols.clear();
         let trusted = callers.as_ref().map(|callers| callers.trusted.clone()).unwrap_or_default();
-        Self { config, trusted, callers }
+        Self { config: Arc::new(config), connection_config: Arc::new(connection_config), trusted, callers }
     }
 
     /// Verifies a chain, its own certificate first, as a handshake at `now` would.

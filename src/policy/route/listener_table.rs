@@ -25,6 +25,16 @@ pub struct RouteScope {
     pub listeners: Vec<ListenerScope>,
 }
 
+impl RouteScope {
+    /// The hosts; `None` for any.
+    pub(super) fn claimed_hosts(&self) -> Vec<Option<&str>> {
+        match self.hosts.is_empty() {
+            true => vec![None],
+            false => self.hosts.iter().map(|host| Some(host.as_str())).collect(),
+        }
+    }
+}
+
 /// A listener, or one of its virtual hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerScope {
@@ -34,15 +44,40 @@ pub struct ListenerScope {
     pub virtual_host: Option<Name>,
 }
 
+/// What callers may send to a listener, or to a virtual host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DownstreamProtocol {
+    /// HTTP over TLS, and the TLS connections of subsystems with a [`ConnectionMode`](crate::policy::ConnectionMode).
+    #[default]
+    Https,
+    /// HTTP without TLS.
+    Http,
+    /// The TLS connections of subsystems with a [`ConnectionMode`](crate::policy::ConnectionMode) only: no HTTP.
+    Tls,
+}
+
 /// The properties of a listener that the policy uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerRouting {
     /// The listener.
     pub listener: Name,
-    /// The virtual hosts, each with its host: a name, `*.suffix` or `**.suffix`, in lower case, or [`ANY_HOST`].
-    pub hosts: Vec<(Name, String)>,
+    /// The protocol of the hosts that no virtual host matches.
+    pub protocol: DownstreamProtocol,
+    /// The virtual hosts.
+    pub hosts: Vec<VirtualHost>,
     /// The port at which callers reach it, if that is known.
     pub public_port: Option<u16>,
+}
+
+/// A part of a listener: the hosts that it matches most specifically.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualHost {
+    /// Its name, unique on the listener.
+    pub name: Name,
+    /// A name, `*.suffix` or `**.suffix`, in lower case, or [`ANY_HOST`].
+    pub host: String,
+    /// The protocol of its hosts.
+    pub protocol: DownstreamProtocol,
 }
 
 /// The host of a virtual host that matches every host which no other one matches.
@@ -60,38 +95,63 @@ struct ListenerRoutes {
     other_hosts: usize,
 }
 
-/// The sets of routes, each with the positions of its subsystems.
+/// The sets of routes, each with its position.
 #[derive(Debug, Default)]
-pub(super) struct RouteSets(BTreeMap<Vec<usize>, usize>);
+pub(super) struct RouteSets(BTreeMap<RouteSet, usize>);
+
+/// The routes that are visible at a place.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RouteSet {
+    /// The positions of the subsystems.
+    pub(super) members: Vec<usize>,
+    /// Whether the place takes TLS connections of subsystems only: no HTTP.
+    pub(super) has_no_http: bool,
+}
 
 impl RouteSets {
-    fn position(&mut self, members: Vec<usize>) -> usize {
+    fn position(&mut self, members: Vec<usize>, protocol: DownstreamProtocol) -> usize {
         let next = self.0.len();
-        *self.0.entry(members).or_insert(next)
+        let set = RouteSet { members, has_no_http: protocol == DownstreamProtocol::Tls };
+        *self.0.entry(set).or_insert(next)
     }
 
     /// The sets in the order of their positions.
-    pub(super) fn into_ordered(self) -> Vec<Vec<usize>> {
+    pub(super) fn into_ordered(self) -> Vec<RouteSet> {
         let mut ordered: Vec<_> = self.0.into_iter().collect();
         ordered.sort_unstable_by_key(|(_, position)| *position);
-        ordered.into_iter().map(|(members, _)| members).collect()
+        ordered.into_iter().map(|(set, _)| set).collect()
     }
+}
+
+/// A subsystem, as far as its visibility goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ScopedSubsystem<'a> {
+    pub(super) scope: &'a RouteScope,
+    /// Whether its commands are TLS connections: it is not visible where there is no TLS.
+    pub(super) has_connections: bool,
 }
 
 impl ListenerTable {
     /// Builds the table. The first set, at position 0, is that of listeners without any binding.
-    pub(super) fn build(scopes: &[&RouteScope], listeners: &[ListenerRouting]) -> (Self, RouteSets) {
+    pub(super) fn build(scopes: &[ScopedSubsystem<'_>], listeners: &[ListenerRouting]) -> (Self, RouteSets) {
         let mut sets = RouteSets::default();
-        sets.position(visible_subsystems(scopes, None));
-        let any_bound = scopes.iter().any(|scope| !scope.listeners.is_empty());
+        sets.position(visible_subsystems(scopes, None, DownstreamProtocol::default()), DownstreamProtocol::default());
+        let any_bound = scopes.iter().any(|one| !one.scope.listeners.is_empty());
+        let any_connections = scopes.iter().any(|one| one.has_connections);
         let mut table = HashMap::new();
-        for ListenerRouting { listener, hosts, .. } in listeners {
-            if hosts.is_empty() && !any_bound {
+        for ListenerRouting { listener, protocol, hosts, .. } in listeners {
+            let is_special = match protocol {
+                DownstreamProtocol::Https => false,
+                DownstreamProtocol::Http => any_connections,
+                DownstreamProtocol::Tls => true,
+            };
+            if hosts.is_empty() && !any_bound && !is_special {
                 continue; // the first set
             }
-            let other_hosts = sets.position(visible_subsystems(scopes, Some((listener, None))));
-            let virtual_hosts = hosts.iter().map(|(name, host)| {
-                let set = sets.position(visible_subsystems(scopes, Some((listener, Some(name)))));
+            let visible = |host, protocol| visible_subsystems(scopes, Some((listener, host)), protocol);
+            let other_hosts = sets.position(visible(None, *protocol), *protocol);
+            let virtual_hosts = hosts.iter().map(|VirtualHost { name, host, protocol }| {
+                let set = sets.position(visible(Some(name), *protocol), *protocol);
                 (Some(host.clone()).filter(|host| host != ANY_HOST), vec![(String::new(), set)])
             });
             let virtual_hosts = HostTable::build(virtual_hosts.collect::<Vec<_>>());
@@ -112,13 +172,18 @@ impl ListenerTable {
 }
 
 /// The positions of the subsystems that are visible at a place.
-fn visible_subsystems(scopes: &[&RouteScope], place: Option<(&Name, Option<&Name>)>) -> Vec<usize> {
-    let is_visible = |scope: &RouteScope| match place {
-        _ if scope.listeners.is_empty() => true,
+fn visible_subsystems(
+    scopes: &[ScopedSubsystem<'_>],
+    place: Option<(&Name, Option<&Name>)>,
+    protocol: DownstreamProtocol,
+) -> Vec<usize> {
+    let is_visible = |one: &ScopedSubsystem<'_>| match place {
+        _ if one.has_connections && protocol == DownstreamProtocol::Http => false,
+        _ if one.scope.listeners.is_empty() => true,
         None => false,
-        Some((listener, virtual_host)) => scope.listeners.iter().any(|bound| {
+        Some((listener, virtual_host)) => one.scope.listeners.iter().any(|bound| {
             bound.listener == *listener && (bound.virtual_host.is_none() || bound.virtual_host.as_ref() == virtual_host)
         }),
     };
-    scopes.iter().enumerate().filter(|(_, scope)| is_visible(scope)).map(|(index, _)| index).collect()
+    scopes.iter().enumerate().filter(|(_, one)| is_visible(one)).map(|(index, _)| index).collect()
 }

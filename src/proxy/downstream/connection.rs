@@ -1,14 +1,16 @@
 //! One connection of a caller: one TLS handshake, then its commands over the protocol that ALPN selected. A listener of
-//! plain HTTP has no handshake and no ALPN.
+//! plain HTTP has no handshake and no ALPN. A connection whose server name belongs to a subsystem with `tlsMode` is one
+//! command ([`super::tls_connection`]).
 //!
 //! Guarantees:
-//! - ALPN alone selects the protocol over TLS. The first bytes of the stream are never sniffed.
+//! - ALPN alone selects the protocol of HTTP over TLS. The first bytes of the stream are never sniffed.
 //! - Over plain HTTP, only the connection preface selects HTTP/2 ([`super::plain_protocol`]).
 //! - The caller is identified once per connection, its department once per configuration.
 //! - A connection of a caller that is no longer authorized ends by graceful shutdown.
 //! - A handshake has a time limit, and a connection has a maximum age.
 //!
-//! Leaves to others: the two protocols ([`super::http1`], [`super::http2`]).
+//! Leaves to others: the handshake itself ([`super::tls_handshake`]), and the two protocols ([`super::http1`],
+//! [`super::http2`]).
 
 use std::cell::Cell;
 use std::fmt::Display;
@@ -19,16 +21,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rustls::server::Acceptor;
+use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
-use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::config::TrustedProxies;
 use crate::identity::{CertificateSummary, HandshakePeer, UnacceptedCertificate, describe_tls_error};
 use crate::lifecycle::DrainWatcher;
-use crate::policy::PolicySnapshot;
+use crate::policy::{DownstreamProtocol, PolicySnapshot};
 use crate::proxy::capacity::connections::{ConnectionPermit, LimitScope};
 use crate::proxy::io::lingering_close::close_after_handshake;
 use crate::proxy::io::tcp_connection::TcpConnection;
@@ -38,7 +38,8 @@ use crate::telemetry::{ConnectionStats, HandshakeFailure, LimitHit, OpenConnecti
 
 use super::client_stream::{ClientStream, PlainStream};
 use super::plain_protocol::PeekedBytes;
-use super::{http1, http2, proxy_protocol};
+use super::tls_handshake::{BegunConnection, FailedBegin, PassedConnection, begin_connection};
+use super::{http1, http2, proxy_protocol, tls_connection};
 
 /// The maximum payload of a TLS record (RFC 8446 section 5.1). A smaller buffer would only make small records.
 const TLS_RECORD_MAX: usize = 16 * 1024;
@@ -47,9 +48,6 @@ const TLS_RECORD_MAX: usize = 16 * 1024;
 const HANDSHAKE_DRAIN_TIME: Duration = Duration::from_secs(1);
 /// How long a draining listener waits for the first bytes of a plain connection, which may be on their way.
 const FIRST_BYTES_DRAIN_TIME: Duration = Duration::from_millis(250);
-
-/// A TLS stream after its handshake.
-type TlsSocket = Box<TlsStream<TcpConnection>>;
 
 /// A connection as the listener passes it to a worker.
 pub(crate) struct AcceptedConnection {
@@ -92,11 +90,13 @@ pub(crate) async fn serve_connection(worker: Rc<TrafficWorker>, accepted: Accept
     let AcceptedConnection { stream, address, listener, proxies, stats, mut drain, guards: held } = accepted;
     let opening = OpeningConnection { worker: &worker, address, proxies: &proxies, stats: &stats };
     // Boxed: otherwise each connection would reserve the size of these futures for its whole life.
-    let opened = match &listener.tls {
-        Some(tls) => Box::pin(opening.open_tls(stream, tls, &mut drain)).await,
-        None => Box::pin(opening.open_plain(stream, &mut drain)).await,
+    let opened = match listener.protocol {
+        DownstreamProtocol::Https | DownstreamProtocol::Tls => {
+            Box::pin(opening.open_tls(stream, &listener, &mut drain)).await
+        }
+        DownstreamProtocol::Http => Box::pin(opening.open_plain(stream, &mut drain)).await,
     };
-    let Some(OpenedConnection { mut stream, is_http2, handshake, proxied_address }) = opened else { return };
+    let Some(OpenedConnection { mut stream, protocol, handshake, proxied_address }) = opened else { return };
     let snapshot = &worker.config().snapshot;
     let peer = Rc::new(DownstreamPeer::new(handshake, listener, snapshot, (&worker.components.clock, worker.grace)));
     let Some(_places) = worker.caller_permits(&peer, proxied_address) else {
@@ -104,9 +104,14 @@ pub(crate) async fn serve_connection(worker: Rc<TrafficWorker>, accepted: Accept
     };
     worker.revalidator.watch(&peer);
     stream.set_buffer_limit(worker.in_flight.read_ahead_limit().max(TLS_RECORD_MAX));
-    let served = match is_http2 {
-        true => http2::serve_http2(worker, peer, stream, drain).await,
-        false => http1::serve_http1(worker, peer, stream, drain).await,
+    let served = match protocol {
+        ClientProtocol::Http2 => http2::serve_http2(worker, peer, stream, drain).await,
+        ClientProtocol::Http1 => http1::serve_http1(worker, peer, stream, drain).await,
+        ClientProtocol::Opaque(received) => {
+            let stream = (stream, received);
+            Box::pin(tls_connection::serve_connection_command(worker, peer, stream, drain)).await;
+            Ok(())
+        }
     };
     if let Err(error) = served {
         tracing::debug!(%address, %error, "connection ended");
@@ -117,10 +122,24 @@ pub(crate) async fn serve_connection(worker: Rc<TrafficWorker>, accepted: Accept
 /// A connection whose caller and protocol are known.
 struct OpenedConnection {
     stream: ClientStream,
-    is_http2: bool,
+    protocol: ClientProtocol,
     handshake: HandshakeInfo,
     /// The caller's address, if a PROXY header names one.
     proxied_address: Option<IpAddr>,
+}
+
+/// The protocol of a connection.
+enum ClientProtocol {
+    Http1,
+    Http2,
+    /// Any: the bytes are forwarded. Those that were read already come first.
+    Opaque(Bytes),
+}
+
+impl ClientProtocol {
+    fn http(is_http2: bool) -> Self {
+        if is_http2 { Self::Http2 } else { Self::Http1 }
+    }
 }
 
 /// A connection until its caller is known.
@@ -136,16 +155,50 @@ impl OpeningConnection<'_> {
     async fn open_tls(
         &self,
         stream: std::net::TcpStream,
-        tls: &ListenerTls,
+        listener: &AcceptingListener,
         drain: &mut DrainWatcher,
     ) -> Option<OpenedConnection> {
-        let (stream, proxied_address) = self.complete_handshake(stream, tls, drain).await?;
-        let Some(handshake) = self.identify_caller(stream.get_ref().1, tls, proxied_address) else {
+        let (begun, proxied_address) = self.complete_handshake(stream, listener, drain).await?;
+        let (stream, is_http) = match begun {
+            BegunConnection::Https(stream) => (stream, true),
+            BegunConnection::Terminated(stream) => (stream, false),
+            BegunConnection::PassedThrough(passed) => return Some(self.pass_through(*passed, proxied_address)),
+        };
+        let connection = stream.get_ref().1;
+        let protocol = match is_http {
+            true => ClientProtocol::http(connection.alpn_protocol() == Some(b"h2")),
+            false => ClientProtocol::Opaque(Bytes::new()),
+        };
+        let handshake = listener.tls.as_ref().and_then(|tls| self.identify_caller(connection, tls, proxied_address));
+        let Some(handshake) = handshake else {
             close_after_handshake(stream).await;
             return None;
         };
-        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Some(OpenedConnection { stream: ClientStream::Tls(stream), is_http2, handshake, proxied_address })
+        Some(OpenedConnection { stream: ClientStream::Tls(stream), protocol, handshake, proxied_address })
+    }
+
+    /// Opens a connection that is passed through.
+    fn pass_through(&self, passed: PassedConnection, proxied_address: Option<IpAddr>) -> OpenedConnection {
+        let PassedConnection { socket, hello, server_name } = passed;
+        let handshake = HandshakeInfo {
+            peer: HandshakePeer::Anonymous,
+            server_name: Some(server_name),
+            is_passthrough: true,
+            ..self.plain_handshake(proxied_address)
+        };
+        let stream = ClientStream::Plain(Box::new(PlainStream { socket, peeked: PeekedBytes::default() }));
+        OpenedConnection { stream, protocol: ClientProtocol::Opaque(hello), handshake, proxied_address }
+    }
+
+    /// The facts about a connection without a handshake.
+    fn plain_handshake(&self, proxied_address: Option<IpAddr>) -> HandshakeInfo {
+        HandshakeInfo {
+            peer: HandshakePeer::Anonymous,
+            server_name: None,
+            address: proxied_address.unwrap_or(self.address.ip()),
+            trusted_proxies: self.trusted_proxies(),
+            is_passthrough: false,
+        }
     }
 
     /// Opens a connection of a plain HTTP listener: reads its PROXY header, if it has one, and determines its protocol.
@@ -173,28 +226,24 @@ impl OpeningConnection<'_> {
             detected = timeout(capacity.idle, peeked.detect_http2(&mut socket)) => detected.ok()?.ok()?,
             () = plain_drain(drain) => return None,
         };
-        let handshake = HandshakeInfo {
-            peer: HandshakePeer::Anonymous,
-            server_name: None,
-            address: proxied_address.unwrap_or(self.address.ip()),
-            trusted_proxies: self.trusted_proxies(),
-        };
         let stream = ClientStream::Plain(Box::new(PlainStream { socket, peeked }));
-        Some(OpenedConnection { stream, is_http2, handshake, proxied_address })
+        let (protocol, handshake) = (ClientProtocol::http(is_http2), self.plain_handshake(proxied_address));
+        Some(OpenedConnection { stream, protocol, handshake, proxied_address })
     }
 
-    /// Completes the handshake within its limits. Returns the TLS stream, and the caller's address if a PROXY header
-    /// names one. `None` after a failure, which is then recorded.
+    /// Completes the handshake within its limits, or reads the ClientHello of a connection that is passed through.
+    /// Returns also the caller's address if a PROXY header names one. `None` after a failure, which is then recorded.
     async fn complete_handshake(
         &self,
         stream: std::net::TcpStream,
-        tls: &ListenerTls,
+        listener: &AcceptingListener,
         drain: &mut DrainWatcher,
-    ) -> Option<(TlsSocket, Option<IpAddr>)> {
+    ) -> Option<(BegunConnection, Option<IpAddr>)> {
         let mut permit = self.worker.handshakes.acquire(Instant::now());
         let by_balancer = self.proxies.protocol.contains(self.address.ip());
         let hello_answered = Rc::clone(&permit.hello_answered);
-        let handshake = tls_handshake(stream, tls, by_balancer, Rc::clone(&hello_answered));
+        let snapshot = || Arc::clone(&self.worker.config().snapshot);
+        let handshake = begin_connection(stream, (listener, snapshot), by_balancer, Rc::clone(&hello_answered));
         let outcome = tokio::select! {
             outcome = timeout(self.worker.capacity.handshake, handshake) => outcome,
             () = handshake_drain(drain, &hello_answered) => {
@@ -211,15 +260,17 @@ impl OpeningConnection<'_> {
         drop(permit);
         match outcome {
             Ok(Ok(outcome)) => return Some(outcome),
-            Ok(Err((error, socket))) => {
-                self.record_tls_error(&error, tls);
-                if let Some(socket) = socket {
-                    close_after_handshake(socket).await;
-                }
-            }
+            Ok(Err(failed)) => self.close_failed(failed, listener).await,
             Err(elapsed) => self.record_failure(FailedHandshake::new(HandshakeFailure::Timeout, &elapsed)),
         }
         None
+    }
+
+    async fn close_failed(&self, (error, socket): FailedBegin, listener: &AcceptingListener) {
+        self.record_tls_error(&error, listener.tls.as_ref());
+        if let Some(socket) = socket {
+            close_after_handshake(socket).await;
+        }
     }
 
     /// The results of the handshake. `None` if the certificate names no valid caller, which is then recorded.
@@ -243,8 +294,7 @@ impl OpeningConnection<'_> {
         Some(HandshakeInfo {
             peer,
             server_name: connection.server_name().map(Box::from),
-            address: proxied_address.unwrap_or(self.address.ip()),
-            trusted_proxies: self.trusted_proxies(),
+            ..self.plain_handshake(proxied_address)
         })
     }
 
@@ -270,10 +320,10 @@ impl OpeningConnection<'_> {
     }
 
     /// Records a handshake that failed with this error.
-    fn record_tls_error(&self, error: &io::Error, tls: &ListenerTls) {
+    fn record_tls_error(&self, error: &io::Error, tls: Option<&ListenerTls>) {
         let words = tls_error_text(error);
         let failed = FailedHandshake::new(HandshakeFailure::from_io_error(error), &words);
-        self.record_failure(failed.with_certificate(tls.at_handshake.take_refused_certificate()));
+        self.record_failure(failed.with_certificate(tls.and_then(|tls| tls.at_handshake.take_refused_certificate())));
     }
 
     /// Records a plain connection whose beginning is not valid.
@@ -321,30 +371,6 @@ async fn handshake_drain(drain: &mut DrainWatcher, hello_answered: &Cell<bool>) 
     if hello_answered.get() || drain.deadline().is_some() {
         tokio::time::sleep(HANDSHAKE_DRAIN_TIME).await;
     }
-}
-
-/// Completes the handshake of an accepted socket. Returns the TLS stream, and the caller's address if a PROXY header
-/// names one. A failed handshake returns the socket with its error; the TLS alert is already on its way.
-async fn tls_handshake(
-    stream: std::net::TcpStream,
-    tls: &ListenerTls,
-    by_balancer: bool,
-    hello_answered: Rc<Cell<bool>>,
-) -> Result<(TlsSocket, Option<IpAddr>), (io::Error, Option<TcpConnection>)> {
-    let mut socket = TcpStream::from_std(stream).and_then(TcpConnection::new).map_err(|error| (error, None))?;
-    let proxied_address = match by_balancer {
-        true => proxy_protocol::read_proxy_header(&mut socket).await.map_err(|error| (error, None))?,
-        false => None,
-    };
-    let socket = socket.with_first_write_flag(hello_answered); // Our first write follows the complete ClientHello.
-    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), socket);
-    let hello = match (&mut acceptor).await {
-        Ok(hello) => hello,
-        Err(error) => return Err((error, acceptor.take_io())),
-    };
-    let config = Arc::clone(tls.at_handshake.config_for_sni(hello.client_hello().server_name()));
-    let accept = hello.into_stream(config).into_fallible();
-    accept.await.map(|stream| (Box::new(stream), proxied_address)).map_err(|(error, socket)| (error, Some(socket)))
 }
 
 impl TrafficWorker {

@@ -23,6 +23,7 @@ use crate::config::TrustedProxies;
 use crate::identity::ServerTls;
 use crate::lifecycle::DrainWatcher;
 use crate::model::Name;
+use crate::policy::DownstreamProtocol;
 use crate::proxy::capacity::connections::{ConnectionLimits, ConnectionPermit, LimitScope};
 use crate::proxy::worker::peer::{AcceptingListener, ListenerTls};
 use crate::telemetry::{LimitHit, Telemetry};
@@ -44,7 +45,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct AcceptSettings {
     /// The listener's name.
     pub name: Name,
-    /// The server certificates and trust anchors, which a reload replaces. `None` for plain HTTP.
+    /// What callers may send.
+    pub protocol: DownstreamProtocol,
+    /// The server certificates and trust anchors, which a reload replaces. `None` for plain HTTP, and where TLS
+    /// connections are only passed through.
     pub tls: Option<Arc<ArcSwap<ServerTls>>>,
     /// The number of the name, by which connections are limited.
     pub number: u32,
@@ -179,7 +183,7 @@ fn dispatch(stream: TcpStream, address: SocketAddr, settings: &AcceptSettings, w
     let Ok(stream) = stream.into_std() else { return };
     let tls = settings.tls.as_ref();
     let tls = tls.map(|tls| ListenerTls { current: Arc::clone(tls), at_handshake: tls.load_full() });
-    let listener = AcceptingListener { name: settings.name.clone(), tls };
+    let listener = AcceptingListener { name: settings.name.clone(), protocol: settings.protocol, tls };
     let taken = idlest.send_connection(|carried| AcceptedConnection {
         stream,
         address,

@@ -1,4 +1,5 @@
-//! The client side: sockets become TLS connections, and connections become HTTP/1.1 and HTTP/2 exchanges.
+//! The client side: sockets become TLS connections, and connections become HTTP/1.1 and HTTP/2 exchanges, or are
+//! forwarded as they are.
 //!
 //! Guarantees:
 //! - This folder enforces every limit on what a client may send, hold, or leave unread.
@@ -15,6 +16,7 @@ mod h2_frame_budget;
 mod h2_refused_heads;
 mod h2_send_budget;
 mod h2_stream_number;
+mod hello_recorder;
 mod hpack;
 mod http1;
 mod http2;
@@ -23,4 +25,6 @@ pub(crate) mod listener;
 mod plain_protocol;
 pub(crate) mod proxy_protocol;
 mod response_stream;
+mod tls_connection;
+mod tls_handshake;
 pub(crate) mod worker_thread;

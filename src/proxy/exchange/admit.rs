@@ -31,7 +31,7 @@ use crate::proxy::message::upgrade_request::UpgradeRequest;
 use super::context::RequestContext;
 use super::destination::{Destination, LocalResponse};
 use super::gzip;
-use super::in_flight_command::InFlightCommand;
+use super::in_flight_command::{CommandOrigin, InFlightCommand};
 use super::response_head::CorsRequest;
 
 /// Evidence that a command may be forwarded: the command is granted, within all limits, and on the tally.
@@ -365,7 +365,8 @@ fn open_command(
         refusal
     })?;
     permit.keep_units();
-    Ok(InFlightCommand::open(context, ticket, permit, (department.department.number, subsystem)))
+    let origin = CommandOrigin { worker: &context.worker, peer: &context.peer, arrived_at: context.arrived_at };
+    Ok(InFlightCommand::open(origin, ticket, permit, (department.department.number, subsystem)))
 }
 
 fn unknown_command_detail(is_path_known: bool) -> &'static str {

@@ -10,6 +10,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::ledger::Ticket;
 use crate::limit::LimitPermit;
 use crate::model::Finished;
@@ -17,9 +19,8 @@ use crate::policy::Subsystem;
 use crate::proxy::io::close_notice::CloseNotice;
 use crate::proxy::message::upload_progress::{RequestBodyError, UploadProgress};
 use crate::proxy::worker::TrafficWorker;
+use crate::proxy::worker::peer::DownstreamPeer;
 use crate::telemetry::LimitHit;
-
-use super::context::RequestContext;
 
 /// The account of an admitted command, open until the command settles.
 pub(crate) struct InFlightCommand {
@@ -33,20 +34,29 @@ pub(crate) struct InFlightCommand {
     limit_permit: LimitPermit,
 }
 
+/// Where and when a command arrived.
+#[derive(Clone, Copy)]
+pub(crate) struct CommandOrigin<'a> {
+    pub(crate) worker: &'a Rc<TrafficWorker>,
+    pub(crate) peer: &'a DownstreamPeer,
+    pub(crate) arrived_at: Instant,
+}
+
 impl InFlightCommand {
     pub(crate) fn open(
-        context: &RequestContext,
+        origin: CommandOrigin<'_>,
         ticket: Ticket,
         permit: LimitPermit,
         (department, subsystem): (u32, &Arc<Subsystem>),
     ) -> Self {
-        context.worker.in_flight.begin_command(department);
+        let CommandOrigin { worker, peer, arrived_at } = origin;
+        worker.in_flight.begin_command(department);
         Self {
-            progress: Rc::new(UploadProgress::new(ticket.body_meter(), context.arrived_at)),
+            progress: Rc::new(UploadProgress::new(ticket.body_meter(), arrived_at)),
             ticket: Some(ticket),
             subsystem: Arc::clone(subsystem),
-            worker: Rc::clone(&context.worker),
-            close_notice: Rc::clone(context.peer.close_notice()),
+            worker: Rc::clone(worker),
+            close_notice: Rc::clone(peer.close_notice()),
             department,
             limit_permit: permit,
         }

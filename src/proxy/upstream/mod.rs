@@ -13,6 +13,7 @@
 
 mod attempt_state;
 mod backend_servers;
+mod connect;
 mod endpoint;
 mod h1;
 mod h2;
@@ -36,6 +37,7 @@ pub(crate) use self::pool::settings::{PoolSettings, WorkerShare};
 use attempt_state::AttemptState;
 pub(crate) use backend_servers::BackendServers;
 use backend_servers::{NoServer, SERVERS_MAX, SelectedServer};
+pub(crate) use connect::ConnectedServer;
 pub use endpoint::outlier_ejection::UpstreamHealth;
 pub(crate) use endpoint::stream::ServerStream;
 pub(crate) use h1::RequestFraming;

@@ -28,7 +28,7 @@ use crate::identity::{
 };
 use crate::lifecycle::DrainWatcher;
 use crate::model::{CallerId, Name};
-use crate::policy::{CallerOrigin, CallerUnclaimed, DepartmentPolicy, PolicySnapshot};
+use crate::policy::{CallerOrigin, CallerUnclaimed, DepartmentPolicy, DownstreamProtocol, PolicySnapshot};
 use crate::proxy::io::close_notice::CloseNotice;
 use crate::proxy::message::field_line::FORWARDED_FOR;
 
@@ -39,7 +39,9 @@ const REVOKED_GRACE: Duration = Duration::from_millis(100);
 pub(crate) struct AcceptingListener {
     /// Its name, which determines the department of callers without a certificate.
     pub(crate) name: Name,
-    /// Its TLS settings; `None` for plain HTTP.
+    /// What callers may send to it.
+    pub(crate) protocol: DownstreamProtocol,
+    /// Its TLS settings; `None` for plain HTTP, and where TLS connections are only passed through.
     pub(crate) tls: Option<ListenerTls>,
 }
 
@@ -60,6 +62,8 @@ pub(crate) struct HandshakeInfo {
     pub(crate) address: IpAddr,
     /// The proxies whose `X-Forwarded-For` is trusted; `None` if the address is not one of them.
     pub(crate) trusted_proxies: Option<Arc<TrustedProxies>>,
+    /// Whether TLS is passed through: the server ends it, and the gateway sees no certificate.
+    pub(crate) is_passthrough: bool,
 }
 
 /// The peer of a downstream connection.
@@ -70,9 +74,10 @@ pub(crate) struct DownstreamPeer {
     address: HeaderValue,
     ip: IpAddr,
     trusted_proxies: Option<Arc<TrustedProxies>>,
+    is_passthrough: bool,
     server_name: Option<Box<str>>,
     listener: Name,
-    /// The current TLS settings of the listener; `None` for plain HTTP.
+    /// The current TLS settings of the listener; `None` for plain HTTP, and where TLS is passed through.
     tls: Option<Arc<ArcSwap<ServerTls>>>,
     clock: Clock,
     authorization: RefCell<PeerAuthorization>,
@@ -133,7 +138,9 @@ impl DownstreamPeer {
     ) -> Self {
         let address = HeaderValue::try_from(handshake.address.to_canonical().to_string());
         let address = address.expect("an IP address is a valid header value");
-        let AcceptingListener { name: listener, tls } = listener;
+        let AcceptingListener { name: listener, tls, .. } = listener;
+        let tls = tls.filter(|_| !handshake.is_passthrough); // its certificates and authorities judge nothing here
+        let passed_name = handshake.server_name.as_deref().filter(|_| handshake.is_passthrough);
         let (current, at_handshake) = tls.map(|tls| (tls.current, tls.at_handshake)).unzip();
         let (caller, unaccepted) = match handshake.peer {
             HandshakePeer::Anonymous => (None, None),
@@ -150,7 +157,7 @@ impl DownstreamPeer {
             refusal: trust.and_then(|trust| trust.refuse_requests(shown)),
             forwarded: forwarded_certificate(trust, shown),
             hosts: AllowedHosts::new(at_handshake.as_deref(), server_name),
-            department: department_for(caller.as_ref(), origin, snapshot),
+            department: department_for((caller.as_ref(), passed_name), origin, snapshot),
             tls: at_handshake,
         };
         Self {
@@ -159,6 +166,7 @@ impl DownstreamPeer {
             address,
             ip: handshake.address.to_canonical(),
             trusted_proxies: handshake.trusted_proxies,
+            is_passthrough: handshake.is_passthrough,
             server_name: handshake.server_name,
             listener,
             tls: current,
@@ -173,6 +181,11 @@ impl DownstreamPeer {
     /// The name of the listener that accepted the connection.
     pub(crate) fn listener(&self) -> &Name {
         &self.listener
+    }
+
+    /// The host in the SNI extension, if the connection has TLS and names one.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
     }
 
     /// The caller, if the connection has a client certificate.
@@ -363,7 +376,9 @@ impl DownstreamPeer {
         let trusted = tls.as_ref().is_none_or(|tls| self.is_trusted_by(tls, now)) && !self.has_expired(now);
         let trust = tls.as_ref().and_then(|tls| tls.trust_for_sni(self.server_name.as_deref()));
         let origin = origin_of(&self.listener, trust);
-        let department = if trusted { department_for(self.caller.as_ref(), origin, snapshot) } else { None };
+        let passed_name = self.server_name().filter(|_| self.is_passthrough);
+        let caller = (self.caller.as_ref(), passed_name);
+        let department = if trusted { department_for(caller, origin, snapshot) } else { None };
         let shown = shown_certificate(self.caller.as_ref(), self.unaccepted.as_ref());
         PeerAuthorization {
             snapshot: Arc::clone(snapshot),
@@ -420,15 +435,17 @@ fn origin_of<'a>(listener: &'a Name, trust: Option<&'a TrustSet>) -> CallerOrigi
     }
 }
 
-/// The department of a caller; without a certificate, that of the listener's anonymous callers.
+/// The department of a caller; without a certificate, that of the listener's anonymous callers. `passed_name` is the
+/// server name of a connection that is passed through.
 fn department_for(
-    caller: Option<&Caller>,
+    (caller, passed_name): (Option<&Caller>, Option<&str>),
     origin: CallerOrigin<'_>,
     snapshot: &PolicySnapshot,
 ) -> Option<Arc<DepartmentPolicy>> {
-    let claimed = match caller {
-        Some(caller) => snapshot.certified_department(origin, caller.identities()),
-        None => snapshot.anonymous_department(origin.listener),
+    let claimed = match (caller, passed_name) {
+        (Some(caller), _) => snapshot.certified_department(origin, caller.identities()),
+        (None, Some(_)) => snapshot.passthrough_department(origin.listener, passed_name),
+        (None, None) => snapshot.anonymous_department(origin.listener),
     };
     let claimed_by =
         claimed.inspect_err(|unclaimed| tracing::debug!(?unclaimed, "no single department claims this caller"));

@@ -87,6 +87,7 @@ impl HealthProbe {
                 let request = Request::get(uri.build().ok()?).version(Version::HTTP_2).header(USER_AGENT, PROBE_AGENT);
                 Some(UpstreamRequest::Http2(Box::new(request.body(ReplayableBody::new(RequestBody::empty())).ok()?)))
             }
+            UpstreamProtocol::Tcp => None, // `config` refuses a health check there
         }
     }
 }

@@ -32,6 +32,7 @@ use self::wait_queue::ServerInFlight;
 use super::PoolSettings;
 use super::endpoint::error::ConnectionError;
 use super::endpoint::outlier_ejection::{ServerFailure, ServerHealth};
+use super::endpoint::stream::ServerStream;
 use super::endpoint::unanswered::UnansweredRequest;
 use super::h1::Http1Connection;
 use super::h2::{Http2Session, SessionId};
@@ -171,7 +172,16 @@ impl ConnectionPool {
                 self.connector.connect(within, &self.health).await.map_err(|reason| self.note_connect_failure(&reason))
             }
             UpstreamProtocol::Http2 => self.pending_session(within).wait_outcome().await.map(UpstreamConnection::Http2),
+            UpstreamProtocol::Tcp => Err("the server expects the bytes of TLS connections".to_owned()),
         }
+    }
+
+    /// Opens a connection for the bytes of a TLS connection of a caller. It is never kept or shared.
+    ///
+    /// # Errors
+    /// The reason why there is no connection. It counts against the server's health.
+    pub(crate) async fn open_stream(&self, within: Duration) -> Result<ServerStream, String> {
+        self.connector.connect_stream(within).await.map_err(|reason| self.note_connect_failure(&reason))
     }
 
     /// Joins a session that is being opened, or starts to open one in a task of its own.
@@ -222,6 +232,7 @@ impl ConnectionPool {
         match self.connector.protocol {
             UpstreamProtocol::Http2 => self.find_session(refused).map(UpstreamConnection::Http2),
             UpstreamProtocol::Http1 => self.take_idle().map(UpstreamConnection::Http1),
+            UpstreamProtocol::Tcp => None,
         }
     }
 

@@ -64,8 +64,12 @@ impl Connector {
 
     /// Opens a connection.
     pub(crate) async fn connect(&self, within: Duration, health: &Arc<ServerHealth>) -> io::Result<UpstreamConnection> {
-        let opened = tokio::time::timeout(within, self.open_connection(health)).await;
-        opened.unwrap_or_else(|_| Err(io::Error::other(format!("no connection within {} ms", within.as_millis()))))
+        timed(within, self.open_connection(health)).await
+    }
+
+    /// Opens the byte stream of a connection, for a protocol that the gateway does not speak.
+    pub(crate) async fn connect_stream(&self, within: Duration) -> io::Result<ServerStream> {
+        timed(within, self.open_stream()).await
     }
 
     async fn open_connection(&self, health: &Arc<ServerHealth>) -> io::Result<UpstreamConnection> {
@@ -77,6 +81,7 @@ impl Connector {
             UpstreamProtocol::Http2 => {
                 Http2Session::open(stream, health).await.map(UpstreamConnection::Http2).map_err(io::Error::other)
             }
+            UpstreamProtocol::Tcp => Err(io::Error::other("the server does not expect HTTP (protocol: tcp)")),
         }
     }
 
@@ -102,13 +107,18 @@ impl Connector {
         let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, socket).await?;
         let agreed = stream.get_ref().1.alpn_protocol();
         match (self.protocol, agreed) {
-            (UpstreamProtocol::Http2, Some(b"h2")) | (UpstreamProtocol::Http1, None | Some(b"http/1.1")) => {
-                Ok(ServerStream::Tls(Box::new(stream)))
-            }
+            (UpstreamProtocol::Http2, Some(b"h2"))
+            | (UpstreamProtocol::Http1, None | Some(b"http/1.1"))
+            | (UpstreamProtocol::Tcp, _) => Ok(ServerStream::Tls(Box::new(stream))),
             (UpstreamProtocol::Http2, _) => Err(io::Error::other("the server does not offer HTTP/2 (ALPN h2)")),
             (UpstreamProtocol::Http1, _) => {
                 Err(io::Error::other("the server requires a protocol other than HTTP/1.1 (ALPN)"))
             }
         }
     }
+}
+
+async fn timed<T>(within: Duration, opening: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let opened = tokio::time::timeout(within, opening).await;
+    opened.unwrap_or_else(|_| Err(io::Error::other(format!("no connection within {} ms", within.as_millis()))))
 }
