@@ -18,6 +18,7 @@ mod identity;
 mod ledger;
 mod limits;
 mod operator;
+mod tls_connections;
 mod upstream;
 mod websocket;
 

@@ -79,6 +79,11 @@ impl Leaf {
         self.with(SanType::URI(uri.try_into().unwrap()))
     }
 
+    /// Adds a further DNS SAN.
+    pub fn and_dns(self, name: &str) -> Self {
+        self.with(SanType::DnsName(name.try_into().unwrap()))
+    }
+
     /// Adds an organizational unit.
     pub fn unit(mut self, unit: &str) -> Self {
         self.organizational_unit = Some(unit.into());
