@@ -328,7 +328,8 @@ impl Controller {
             wanted.iter().map(|(kind, key, _)| (*kind, key.clone())).collect();
         let http = self.index.http_routes().iter().map(|(key, _)| (ObjectKind::HttpRoute, key));
         let grpc = self.index.grpc_routes().iter().map(|(key, _)| (ObjectKind::GrpcRoute, key));
-        for (kind, key) in http.chain(grpc) {
+        let tls = self.index.tls_routes().iter().map(|(key, _)| (ObjectKind::TlsRoute, key));
+        for (kind, key) in http.chain(grpc).chain(tls) {
             if !known.contains(&(kind, key.clone())) {
                 wanted.push((kind, key.clone(), WantedStatus::Route(Vec::new())));
             }
@@ -343,6 +344,7 @@ impl Controller {
             ObjectKind::Gateway => self.compared(kind, self.index.gateways().get(key)?, wanted, now),
             ObjectKind::HttpRoute => self.compared(kind, self.index.http_routes().get(key)?, wanted, now),
             ObjectKind::GrpcRoute => self.compared(kind, self.index.grpc_routes().get(key)?, wanted, now),
+            ObjectKind::TlsRoute => self.compared(kind, self.index.tls_routes().get(key)?, wanted, now),
             ObjectKind::ListenerSet => self.compared(kind, self.index.listener_sets().get(key)?, wanted, now),
             ObjectKind::BackendTlsPolicy => {
                 self.compared(kind, self.index.backend_tls_policies().get(key)?, wanted, now)

@@ -3,7 +3,7 @@
 //! Guarantees: a feature is listed only if its conformance tests pass (`deploy/conformance/`).
 
 /// The names, as in `sigs.k8s.io/gateway-api/pkg/features` 1.6.3, in byte order.
-pub(super) const SUPPORTED: [&str; 42] = [
+pub(super) const SUPPORTED: [&str; 45] = [
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
     "GRPCRoute",
@@ -46,4 +46,7 @@ pub(super) const SUPPORTED: [&str; 42] = [
     "HTTPRouteSchemeRedirect",
     "ListenerSet",
     "ReferenceGrant",
+    "TLSRoute",
+    "TLSRouteModeMixed",
+    "TLSRouteModeTerminate",
 ];

@@ -97,12 +97,17 @@ fn allows(index: &Index, plan: &GatewayListenerPlan<'_>, route: AttachingRoute<'
     allows_namespace(index, (&choice.from, choice.selector.as_ref()), own, &route.key.namespace)
 }
 
-/// The bindings of a subsystem to the virtual hosts of listeners: `LISTENER/VIRTUALHOST`.
-pub(super) fn bindings(gateways: &[GatewayPlan<'_>], attachments: &[Attachment<'_>]) -> Vec<String> {
+/// The bindings of a subsystem to the virtual hosts of these listeners: `LISTENER/VIRTUALHOST`.
+pub(super) fn bindings(
+    gateways: &[GatewayPlan<'_>],
+    attachments: &[Attachment<'_>],
+    is_meant: impl Fn(&GatewayListenerPlan<'_>) -> bool,
+) -> Vec<String> {
     let mut bindings = Vec::new();
     for attachment in attachments.iter().filter(|attachment| attachment.accepted.holds) {
         let plan = &gateways[attachment.gateway];
-        let served = attachment.listeners.iter().map(|at| &plan.listeners[*at]).filter(|one| one.is_live());
+        let served =
+            attachment.listeners.iter().map(|at| &plan.listeners[*at]).filter(|one| one.is_live() && is_meant(one));
         bindings.extend(served.map(|one| {
             let listener = names::listener(plan.key, one.listener.port);
             format!("{listener}/{}", one.virtual_host())

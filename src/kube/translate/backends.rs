@@ -39,6 +39,8 @@ pub(super) struct BackendUser {
     pub(super) client_certificate: Option<CertificateTexts>,
     /// What the user says about its backends.
     pub(super) overrides: BackendOverrides,
+    /// Whether the user passes the TLS of its callers through: the gateway adds none of its own.
+    pub(super) is_passthrough: bool,
 }
 
 /// What annotations say about backends, instead of Services and policies. Other words are another backend, with
@@ -81,6 +83,8 @@ pub(super) struct BackendDocument {
 pub(super) enum BackendProtocol {
     Http1,
     Http2,
+    /// The bytes of TLS connections.
+    Tcp,
 }
 
 /// A backend that a rule may use.
@@ -152,6 +156,7 @@ impl BackendSet {
         };
         let tls = match self.user.overrides.tls_of(&key) {
             Some(tls) => Some(tls),
+            None if self.user.is_passthrough => None,
             None => self.policies.tls_of(&key, &port.name, &self.user.gateways)?,
         };
         Ok(self.add((&key, port), protocol, (tls, retries)))
@@ -166,6 +171,8 @@ impl BackendSet {
         let (mut variant, word) = match protocol {
             BackendProtocol::Http1 => (String::new(), "http1"),
             BackendProtocol::Http2 => ("h2".to_owned(), "http2"),
+            BackendProtocol::Tcp if tls.is_none() => ("tcp".to_owned(), "tcp"),
+            BackendProtocol::Tcp => ("tls".to_owned(), "tcp"),
         };
         if let (Some(tls), Some(texts)) = (&mut tls, &self.user.client_certificate) {
             tls["certificate"] = json!(texts.certificate);
@@ -182,8 +189,10 @@ impl BackendSet {
         let id = names::backend(service, port.port, &variant);
         self.documents.entry(id.clone()).or_insert_with(|| {
             let endpoints = json!({ "service": service.to_string(), "port": port.name, "secure": tls.is_some() });
-            let timeouts = json!({ "response": RESPONSE_TIMEOUT });
-            let mut document = json!({ "id": id, "endpoints": endpoints, "protocol": word, "timeouts": timeouts });
+            let mut document = json!({ "id": id, "endpoints": endpoints, "protocol": word });
+            if protocol != BackendProtocol::Tcp {
+                document["timeouts"] = json!({ "response": RESPONSE_TIMEOUT });
+            }
             if let Some(tls) = tls {
                 document["tls"] = tls;
             }
@@ -204,6 +213,7 @@ impl BackendSet {
 fn protocol_of(port: &ServicePort, route_kind: &str) -> Result<BackendProtocol, String> {
     let named = port.app_protocol.as_deref().map(str::to_ascii_lowercase);
     match named.as_deref() {
+        _ if route_kind == "TLSRoute" => Ok(BackendProtocol::Tcp), // the gateway does not read what it forwards
         Some("kubernetes.io/h2c" | "grpc" | "h2c" | "http2") => Ok(BackendProtocol::Http2),
         _ if route_kind == "GRPCRoute" => Ok(BackendProtocol::Http2),
         None | Some("http" | "https" | "ws" | "wss" | "kubernetes.io/ws" | "kubernetes.io/wss" | "tcp") => {

@@ -85,7 +85,7 @@ impl GatewayListenerPlan<'_> {
     /// others can be used, are faults of a listener that serves.
     pub(super) fn is_served(&self) -> bool {
         let is = |kind, holds| self.conditions.iter().any(|one| one.kind == kind && one.holds == holds);
-        is(ACCEPTED, true) && is(CONFLICTED, false) && (!self.is_tls() || !self.certificates.is_empty())
+        is(ACCEPTED, true) && is(CONFLICTED, false) && (!self.ends_tls() || !self.certificates.is_empty())
     }
 
     /// Whether the configuration has it.
@@ -112,8 +112,19 @@ impl GatewayListenerPlan<'_> {
         self.client_auth = Some(client_auth);
     }
 
-    fn is_tls(&self) -> bool {
-        self.listener.protocol == ListenerProtocol::Https
+    /// The TLS mode of a listener for TLSRoutes.
+    pub(super) fn tls_mode(&self) -> Option<&TlsMode> {
+        let tls = self.listener.tls.as_ref().filter(|_| self.listener.protocol == ListenerProtocol::Tls)?;
+        Some(&tls.mode)
+    }
+
+    /// Whether the gateway ends TLS here, with a certificate.
+    fn ends_tls(&self) -> bool {
+        match self.listener.protocol {
+            ListenerProtocol::Https => true,
+            ListenerProtocol::Tls => self.tls_mode() != Some(&TlsMode::Passthrough),
+            _ => false,
+        }
     }
 }
 
@@ -284,7 +295,12 @@ fn find_conflicts(listeners: &[(ListenerOwner<'_>, &GatewayListener)]) -> Vec<Op
 
 fn conflict_with(earlier: &[&GatewayListener], listener: &GatewayListener) -> Option<(&'static str, String)> {
     let port = listener.port;
-    if let Some(other) = earlier.iter().find(|other| other.protocol != listener.protocol) {
+    // HTTPS and TLS share a port: the server name tells their listeners apart.
+    let is_encrypted = |one: &GatewayListener| matches!(one.protocol, ListenerProtocol::Https | ListenerProtocol::Tls);
+    let are_alike = |other: &GatewayListener| {
+        other.protocol == listener.protocol || (is_encrypted(other) && is_encrypted(listener))
+    };
+    if let Some(other) = earlier.iter().find(|other| !are_alike(other)) {
         let message = format!("the listener {} has another protocol on port {port}", other.name);
         return Some(("ProtocolConflict", message));
     }
@@ -314,8 +330,14 @@ fn plan_listener<'a>(
         client_auth: None,
     };
     let accepted = match (&listener.protocol, listener.tls.as_ref().map(|tls| &tls.mode)) {
-        (ListenerProtocol::Http, None) | (ListenerProtocol::Https, Some(TlsMode::Terminate)) => {
+        (ListenerProtocol::Http, None)
+        | (ListenerProtocol::Https, Some(TlsMode::Terminate))
+        | (ListenerProtocol::Tls, Some(TlsMode::Terminate | TlsMode::Passthrough)) => {
             Condition::holds(ACCEPTED, "Accepted")
+        }
+        (ListenerProtocol::Tls, None) => Condition::fails(ACCEPTED, "Invalid", "TLS needs tls.mode"),
+        (ListenerProtocol::Tls, Some(_)) => {
+            Condition::fails(ACCEPTED, "UnsupportedValue", "TLS supports the TLS modes Terminate and Passthrough only")
         }
         (ListenerProtocol::Https, None) => Condition::fails(ACCEPTED, "Invalid", "HTTPS needs tls.certificateRefs"),
         (ListenerProtocol::Http, Some(_)) => Condition::fails(ACCEPTED, "Invalid", "HTTP has no tls; use HTTPS"),
@@ -323,17 +345,16 @@ fn plan_listener<'a>(
             Condition::fails(ACCEPTED, "UnsupportedValue", "HTTPS supports the TLS mode Terminate only")
         }
         (protocol, _) => {
-            let message = format!("the protocol {} is not supported; use HTTP or HTTPS", protocol_text(protocol));
+            let message = format!("the protocol {} is not supported; use HTTP, HTTPS or TLS", protocol_text(protocol));
             Condition::fails(ACCEPTED, "UnsupportedProtocol", message)
         }
     };
     plan.conditions.push(accepted);
-    let resolved = match kinds_fault {
-        Some(fault) => fault,
-        None if plan.is_tls() => resolve_certificates(index, &mut plan, texts),
-        None => Condition::holds(RESOLVED_REFS, "ResolvedRefs"),
+    let resolved = match plan.ends_tls() {
+        true => resolve_certificates(index, &mut plan, texts),
+        false => Condition::holds(RESOLVED_REFS, "ResolvedRefs"),
     };
-    plan.conditions.push(resolved);
+    plan.conditions.push(kinds_fault.unwrap_or(resolved));
     plan
 }
 
@@ -419,6 +440,7 @@ fn add_client_auth(
 fn supported_kinds(listener: &GatewayListener) -> (Vec<RouteKind>, Option<Condition>) {
     let known: &[&str] = match listener.protocol {
         ListenerProtocol::Http | ListenerProtocol::Https => &["HTTPRoute", "GRPCRoute"],
+        ListenerProtocol::Tls => &["TLSRoute"],
         _ => &[],
     };
     let kind = |kind: &str| RouteKind { group: GATEWAY_GROUP.into(), kind: kind.into() };
@@ -466,9 +488,16 @@ fn listener_document(gateway: &ObjectKey, port: u16, listeners: &[&GatewayListen
         "publicPort": port,
         "virtualHosts": virtual_hosts,
     });
-    match first.is_tls() {
-        true => document["tls"] = json!({ "certificates": certificates(listeners) }),
-        false => document["protocol"] = json!("http"),
+    if first.listener.protocol == ListenerProtocol::Http {
+        document["protocol"] = json!("http");
+        return Some(document);
+    }
+    if listeners.iter().all(|one| one.listener.protocol == ListenerProtocol::Tls) {
+        document["protocol"] = json!("tls");
+    }
+    let certificates = certificates(listeners);
+    if !certificates.is_empty() {
+        document["tls"] = json!({ "certificates": certificates });
     }
     Some(document)
 }
@@ -476,7 +505,11 @@ fn listener_document(gateway: &ObjectKey, port: u16, listeners: &[&GatewayListen
 fn virtual_host(plan: &GatewayListenerPlan<'_>) -> Value {
     let hostname = plan.listener.hostname.as_deref().filter(|hostname| !hostname.is_empty());
     let host = hostname.map_or_else(|| "*".to_owned(), configured_host);
-    json!({ "name": plan.virtual_host(), "host": host })
+    let mut document = json!({ "name": plan.virtual_host(), "host": host });
+    if plan.listener.protocol == ListenerProtocol::Tls {
+        document["protocol"] = json!("tls");
+    }
+    document
 }
 
 /// The certificates of the listeners of one port. Without a hostname, a certificate is for all other hosts.

@@ -28,6 +28,7 @@ pub mod nginx;
 mod references;
 mod routes;
 mod services;
+mod tls_routes;
 
 use std::collections::BTreeSet;
 
@@ -163,6 +164,7 @@ pub fn translate(index: &Index, settings: &ServiceSettings, check: &dyn TextChec
         closed: &closed,
     };
     routes.translate_all();
+    routes.translate_tls_routes();
     let RouteTranslation { mut backends, documents: route_documents, outcomes, .. } = routes;
     let IngressTranslation { documents: ingress_documents, outcomes: ingresses } =
         translate_ingresses(index, &mut texts, &mut backends);

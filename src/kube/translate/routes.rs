@@ -206,6 +206,20 @@ impl<'a> RouteTranslation<'a, '_> {
         Ok(())
     }
 
+    /// The departments of the callers of a route: those of its Gateways.
+    pub(super) fn departments_of(&self, attachments: &[Attachment<'_>]) -> Vec<String> {
+        let mut departments: Vec<String> = attachments
+            .iter()
+            .filter(|one| one.accepted.holds)
+            .map(|one| &self.gateways[one.gateway])
+            .filter(|plan| plan.listeners.iter().any(GatewayListenerPlan::is_live))
+            .map(|plan| names::department(plan.key))
+            .collect();
+        departments.sort();
+        departments.dedup();
+        departments
+    }
+
     /// Adds the document of a route that is attached to a listener which serves. Returns its name.
     fn add_document(
         &mut self,
@@ -214,20 +228,13 @@ impl<'a> RouteTranslation<'a, '_> {
         attachments: &[Attachment<'_>],
         commands: Vec<Value>,
     ) -> Option<String> {
-        let listeners = attachment::bindings(self.gateways, attachments);
+        let listeners = attachment::bindings(self.gateways, attachments, |_| true);
         if listeners.is_empty() || commands.is_empty() {
             return None;
         }
         let id = names::subsystem(route.key, subsystem_kind(kind));
-        let mut departments: Vec<String> = attachments
-            .iter()
-            .filter(|one| one.accepted.holds && !self.closed.contains(kind, route.key))
-            .map(|one| &self.gateways[one.gateway])
-            .filter(|plan| plan.listeners.iter().any(GatewayListenerPlan::is_live))
-            .map(|plan| names::department(plan.key))
-            .collect();
-        departments.sort();
-        departments.dedup();
+        let is_closed = self.closed.contains(kind, route.key);
+        let departments = if is_closed { Vec::new() } else { self.departments_of(attachments) };
         let grants = departments
             .iter()
             .map(|department| json!({ "department": department, "subsystem": id, "commands": ["*"] }));
@@ -251,17 +258,18 @@ impl<'a> RouteTranslation<'a, '_> {
 }
 
 /// The Gateways that a route is attached to, with the first of their certificates for backends.
-fn backend_user(gateways: &[GatewayPlan<'_>], attachments: &[Attachment<'_>]) -> BackendUser {
+pub(super) fn backend_user(gateways: &[GatewayPlan<'_>], attachments: &[Attachment<'_>]) -> BackendUser {
     let attached = attachments.iter().filter(|one| one.accepted.holds).map(|one| &gateways[one.gateway]);
     let attached: Vec<&GatewayPlan<'_>> = attached.collect();
     BackendUser {
         gateways: attached.iter().map(|plan| plan.key.clone()).collect(),
         client_certificate: attached.iter().find_map(|plan| plan.client_certificate.clone()),
         overrides: BackendOverrides::default(),
+        is_passthrough: false,
     }
 }
 
-fn count_attached(gateways: &mut [GatewayPlan<'_>], attachments: &[Attachment<'_>]) {
+pub(super) fn count_attached(gateways: &mut [GatewayPlan<'_>], attachments: &[Attachment<'_>]) {
     let mut counted: Vec<(usize, usize)> = Vec::new();
     for attachment in attachments.iter().filter(|one| one.accepted.holds) {
         for listener in &attachment.listeners {
@@ -274,7 +282,7 @@ fn count_attached(gateways: &mut [GatewayPlan<'_>], attachments: &[Attachment<'_
     }
 }
 
-fn resolved_refs(broken: Vec<BrokenReference>) -> Condition {
+pub(super) fn resolved_refs(broken: Vec<BrokenReference>) -> Condition {
     match broken.into_iter().next() {
         Some(first) => Condition::fails(RESOLVED_REFS, first.reason, first.message),
         None => Condition::holds(RESOLVED_REFS, "ResolvedRefs"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 mod ingress_annotations;
 mod own_kinds;
+mod tls_routes;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
