@@ -236,7 +236,7 @@ impl ClientAuth {
         let files = TlsFiles { certificates: Vec::new(), is_list: true, missing_sni: MissingSni::default() };
         let keys = KeyLoader::new(store, clock.wall());
         let mut loader = ServerLoader { files: &files, keys, refused: Arc::default() };
-        let trust = loader.load_trust(self);
+        let trust = loader.load_trust(&Arc::new(self.clone()));
         let problems = loader.keys.findings.problems;
         let Some(trust) = trust.filter(|_| problems.is_empty()) else { return Err(problems) };
         let TrustedFiles { authorities, lists, .. } = trust.trusted;
