@@ -2,7 +2,8 @@
 //!
 //! The order of stop (graceful shutdown):
 //! 1. turn unready, and answer with `Connection: close` or GOAWAY, so that clients connect elsewhere
-//! 2. wait until no new connection has come for `shutdown.quiet`, at most `shutdown.delay`, so that load balancers notice
+//! 2. wait until no new connection has come for `shutdown.quiet`, at most `shutdown.delay`, so that load balancers
+//!    notice
 //! 3. accept no new connections
 //! 4. let commands in flight finish, at most `shutdown.grace`
 //! 5. write the last fold and close the ledger

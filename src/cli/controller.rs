@@ -34,8 +34,8 @@ pub struct ControllerArgs {
     /// The name of the Lease by which one of several gateways is chosen to write
     #[arg(long, value_name = "NAME", default_value = "tallygate-controller")]
     lease: String,
-    /// A namespace whose Secrets are watched; may be repeated. Without it those of the whole cluster are. Certificates and
-    /// authorities in Secrets of other namespaces are then not known
+    /// A namespace whose Secrets are watched; may be repeated. Without it those of the whole cluster are. Certificates
+    /// and authorities in Secrets of other namespaces are then not known
     #[arg(long, value_name = "NAMESPACE")]
     secret_namespace: Vec<String>,
     /// Keep no copy of the live configuration beside the ledger, which has keys of certificates. A gateway that starts

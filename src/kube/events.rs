@@ -70,7 +70,8 @@ impl ObjectEvent {
         Self { kind, key: meta.key(), uid: meta.uid.clone(), reason, note }
     }
 
-    /// What makes it another event: an object that was created again has another uid. The note is hashed, because it may be long.
+    /// What makes it another event: an object that was created again has another uid. The note is hashed, because it
+    /// may be long.
     fn id(&self) -> EventId {
         let mut hasher = DefaultHasher::new();
         (&self.uid, &self.note).hash(&mut hasher);

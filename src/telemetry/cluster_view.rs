@@ -1,5 +1,5 @@
-//! What a Kubernetes controller knows about its cluster and its own work, at one moment: plain values for `/metrics` and
-//! `/config`.
+//! What a Kubernetes controller knows about its cluster and its own work, at one moment: plain values for `/metrics`
+//! and `/config`.
 //!
 //! Guarantees: bounded by the number of kinds; no name of an object is in it.
 //!

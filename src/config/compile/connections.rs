@@ -70,9 +70,19 @@ pub(crate) fn compile_connection_command(
     let named = only.backends.as_deref();
     let backends = compile_command_backends(named, None, context, &place.key("backends"));
     check_protocol(&backends, (context, true), &place.key("backends"));
+    let header = header_value(&format!("{subsystem}/{id}"));
+    let key = command_key(subsystem, id, context.name_interner);
+    let address_limits = limits::compile_address_limits(
+        only.address_limits.as_ref(),
+        (&key, context.name_interner),
+        &place.key("addressLimits"),
+    );
     vec![Arc::new(Command {
-        header: header_value(&format!("{subsystem}/{id}")),
-        key: command_key(subsystem, id, context.name_interner),
+        header,
+        key,
+        address_limits,
+        sources: limits::compile_sources(only.sources.as_ref(), &place.key("sources")),
+        is_refused: false,
         index: next_index(context),
         matches: Vec::new(),
         units: compile_units(only.units, &place.key("units")),
@@ -138,6 +148,7 @@ fn refuse_http_keys_of_command(written: &CommandDocument, place: &DocPath<'_>) {
             ("mirror", written.mirror.is_some()),
             ("compress", written.compress.is_some()),
             ("timeouts", written.timeouts.is_some()),
+            ("refuse", written.refuse.is_some()),
         ],
         place,
     );

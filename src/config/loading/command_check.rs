@@ -29,7 +29,7 @@ pub(crate) fn check_commands(commands: &Value) -> Result<(), Box<ConfigProblem>>
         MemoryDocument::from_json(SUBSYSTEM, &json!({ "subsystems": [subsystem] })).map_err(below_subsystem)?;
     let main = serde_json::from_value::<ConfigDocument>(json!({ "ledger": { "path": SUBSYSTEM } }));
     let mut document = main.map_err(|error| Box::new(ConfigProblem::new("ledger", error.to_string())))?;
-    document.subsystems.clone_from(&included.document.subsystems);
+    document.subsystems.clone_from(&included.document?.subsystems);
     let (sources, numbers) = (SourceFiles::new(Path::new(SUBSYSTEM)), NameInterner::default());
     let context = CompileContext { sources: &sources, version: "", numbers: &numbers, may_be_empty: true };
     let first = compile_document(&document, context).problems.into_iter().next();

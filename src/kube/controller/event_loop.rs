@@ -145,8 +145,8 @@ pub async fn run_controller(
     }
 }
 
-/// The times of the watches. An API server that starts may not know all kinds yet: what a last good configuration has is
-/// not given up at its first answer.
+/// The times of the watches. An API server that starts may not know all kinds yet: what a last good configuration has
+/// is not given up at its first answer.
 fn watch_times(has_last_good: bool) -> WatchTimes {
     let first_missing_answers = if has_last_good { MISSING_ANSWERS } else { 1 };
     WatchTimes { first_missing_answers, ..WatchTimes::default() }

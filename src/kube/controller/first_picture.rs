@@ -1,4 +1,5 @@
-//! The time until the first picture of the cluster, and what is served if it does not come: the last good configuration.
+//! The time until the first picture of the cluster, and what is served if it does not come: the last good
+//! configuration.
 //!
 //! Guarantees:
 //! - A picture that comes in time is used, and nothing of the disk is served.

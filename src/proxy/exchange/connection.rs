@@ -90,11 +90,21 @@ fn decide(
     };
     let refuse = |refused| refusal(by, &command.key, refused);
     snapshot.find_grant(&department, command).ok_or_else(|| refuse(Refused::Forbidden))?;
+    let address = peer.client_address(&HeaderMap::new());
+    if command.sources.as_ref().is_some_and(|sources| !sources.admits(address)) {
+        return Err(refuse(Refused::Forbidden));
+    }
     worker.in_flight.check_capacity(by.number).map_err(|_| refuse(Refused::Overloaded))?;
     let window = worker.components.clock.window();
     let gate = config.gate(&worker.components.limiters, &department, command);
+    let limits = command.address_limits.as_ref();
+    let address = limits.map(|limits| worker.components.limiters.admit_address(limits, address)).transpose();
+    let address = address.map_err(|limited| refuse(limited.refused))?;
     let permit = gate.and_then(|gate| gate.admit_for(command.units, window));
     let mut permit: LimitPermit = permit.map_err(|limited| refuse(limited.refused))?;
+    if let Some(address) = address {
+        permit.hold_address(address);
+    }
     let ticket = worker.meter.open(by, &command.key, command.units, window).map_err(refuse)?;
     permit.keep_units();
     let origin = CommandOrigin { worker, peer, arrived_at: still.instant().into() };

@@ -197,7 +197,8 @@ impl DownstreamPeer {
     pub(crate) fn claimed_identity<'a>(&'a self, snapshot: &PolicySnapshot) -> Option<&'a CallerId> {
         let caller = self.caller.as_ref()?;
         let authorization = self.authorization.borrow();
-        let origin = origin_of(&self.listener, authorization.tls.as_deref(), self.server_name.as_deref());
+        let trust = authorization.tls.as_deref().and_then(|tls| tls.trust_for_sni(self.server_name.as_deref()));
+        let origin = origin_of(&self.listener, trust);
         snapshot.claimed_identity(caller.identities(), origin.realm)
     }
 
@@ -267,7 +268,8 @@ impl DownstreamPeer {
             return "this certificate is no longer accepted: it has expired, is revoked, or its authority was removed";
         }
         let authorization = self.authorization.borrow();
-        let origin = origin_of(&self.listener, authorization.tls.as_deref(), self.server_name.as_deref());
+        let trust = authorization.tls.as_deref().and_then(|tls| tls.trust_for_sni(self.server_name.as_deref()));
+        let origin = origin_of(&self.listener, trust);
         match snapshot.certified_department(origin, caller.identities()) {
             Err(CallerUnclaimed::Disabled(_)) => "the department of this certificate is disabled",
             Err(CallerUnclaimed::Several(..)) => "more than one department claims the certificate of this connection",
