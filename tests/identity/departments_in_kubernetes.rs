@@ -215,19 +215,19 @@ async fn department_policy_command_set_and_grant_work_together() {
     assert_eq!(police.get(READ).await.status, 200);
     assert_eq!(police.post("/cameras/v1/snapshots", "picture").await.status, 200);
     let unknown = police.get("/cameras/v1/other").await;
-    assert_eq!((unknown.status, unknown.problem().as_deref()), (404, Some("unknown_command")));
+    assert_eq!((unknown.status.as_u16(), unknown.problem().as_deref()), (404, Some("unknown_command")));
     let ungranted = world.client("logistics").get(READ).await;
-    assert_eq!((ungranted.status, ungranted.problem().as_deref()), (403, Some("forbidden")));
+    assert_eq!((ungranted.status.as_u16(), ungranted.problem().as_deref()), (403, Some("forbidden")));
     let archive = world.credentials(Some(world.identity("archive").clone()));
     let unclaimed = world.client_of("unknown", &archive).get(READ).await;
-    assert_eq!((unclaimed.status, unclaimed.problem().as_deref()), (401, Some("unauthenticated")));
+    assert_eq!((unclaimed.status.as_u16(), unclaimed.problem().as_deref()), (401, Some("unauthenticated")));
 
     // The tenant's authority certifies the name of the police, on the Gateway of the tenant.
     let thief = tenant.issue(&Leaf::department("traffic-police"));
     let address = world.running().listener("tenant.web_443").unwrap();
     let thief = Client::new("unknown", &world.credentials(Some(thief)), address, &world.log).naming(Some("localhost"));
     let stolen = thief.send(request_to("localhost", "GET", READ, empty())).await;
-    assert_eq!((stolen.status, stolen.problem().as_deref()), (401, Some("unauthenticated")));
+    assert_eq!((stolen.status.as_u16(), stolen.problem().as_deref()), (401, Some("unauthenticated")));
 
     // A revocation list in a ConfigMap.
     world.pki.revoke(&[world.identity("traffic-police")]);

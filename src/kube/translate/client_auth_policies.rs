@@ -151,7 +151,9 @@ impl ClientAuthPolicies {
             if listener.listener.protocol != ListenerProtocol::Https {
                 continue;
             }
-            if let Some(message) = self.unreadable.get(&*listener.owner.key.namespace) {
+            // A ListenerSet inherits from its Gateway.
+            let namespaces = [&listener.owner.key.namespace, &gateway.namespace];
+            if let Some(message) = namespaces.iter().find_map(|namespace| self.unreadable.get(&***namespace)) {
                 listener.refuse("Invalid", message.clone());
                 continue;
             }
