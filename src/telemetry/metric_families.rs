@@ -302,7 +302,7 @@ pub(crate) const PROCESS_START: FamilySpec =
 
 /// All families, for tests of properties that every family must have.
 #[cfg(test)]
-pub(crate) const ALL_FAMILIES: [&FamilySpec; 67] = [
+pub(crate) const ALL_FAMILIES: [&FamilySpec; 66] = [
     &COMMANDS,
     &COMMAND_UNITS,
     &REQUEST_BYTES,
@@ -341,7 +341,6 @@ pub(crate) const ALL_FAMILIES: [&FamilySpec; 67] = [
     &CONFIG_INFO,
     &CONFIG_REJECTED,
     &CONFIG_EXCLUDED,
-    &MIRRORED,
     &CONFIG_RESTART,
     &KUBE_OBJECTS,
     &KUBE_WATCH_SYNCED,

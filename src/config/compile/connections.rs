@@ -227,12 +227,12 @@ subsystems: [{subsystems}]
 
     #[test]
     fn server_name_chooses_as_a_host_does() {
-        let requests = "{ id: web, hosts: [web.example, \"**.web.example\"], upstreams: [{ url: \"http://127.0.0.1:1\" }], \
+        let requests = "{ id: pages, hosts: [web.example, \"**.web.example\"], upstreams: [{ url: \"http://127.0.0.1:1\" }], \
                         otherCommands: allow }";
         let subsystems = [
             connections("exact", "passthrough", ", hosts: [a.example, deep.web.example], department: police"),
             connections("below", "terminate", ", hosts: [\"*.example\"], listeners: [a, d]"),
-            connections("raw", "passthrough", ", hosts: [\"**.example\"], listeners: [d/raw]"),
+            connections("through", "passthrough", ", hosts: [\"**.example\"], listeners: [d/raw]"),
             connections("rest", "passthrough", ", listeners: [c]"),
             requests.to_owned(),
         ];
@@ -251,7 +251,7 @@ subsystems: [{subsystems}]
             ("c", Some("web.example"), "rest passthrough"),
             ("c", Some("other.test"), "rest passthrough"),
             ("c", None, "none"),
-            ("d", Some("x.raw.example"), "raw passthrough"),
+            ("d", Some("x.raw.example"), "through passthrough"),
             ("d", Some("a.example"), "exact passthrough"),
             ("d", Some("raw.test"), "http"),
             ("d", Some("web.example"), "http"),

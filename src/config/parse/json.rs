@@ -8,13 +8,13 @@ use serde_json::Value;
 use crate::config::document::IncludedDocument;
 
 use super::problem::ConfigProblem;
-use super::yaml::UNKNOWN_KEY;
+use super::yaml::{UNKNOWN_KEY, unknown_key_path};
 
 /// Reads the lists of a document.
 pub(crate) fn parse_document(document: &Value) -> Result<IncludedDocument, Box<ConfigProblem>> {
     let mut unknown = None;
     let mut note = |path: serde_ignored::Path<'_>| {
-        unknown.get_or_insert_with(|| path.to_string());
+        unknown.get_or_insert_with(|| unknown_key_path(&path));
     };
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(document, &mut track);
@@ -38,7 +38,7 @@ mod tests {
         assert_eq!(parse_document(&json!({ "grants": [grant] })).map(|read| read.grants.len()).ok(), Some(1));
         for (document, path) in [
             (json!({ "grants": [{ "department": 1, "subsystem": "b" }] }), "grants[0].department"),
-            (json!({ "grants": [{ "department": "a", "subsystem": "b", "odd": 1 }] }), "grants.0.odd"),
+            (json!({ "grants": [{ "department": "a", "subsystem": "b", "odd": 1 }] }), "grants[0].odd"),
         ] {
             assert_eq!(parse_document(&document).expect_err("a fault").path, path);
         }

@@ -142,6 +142,11 @@ impl PathStep {
     }
 }
 
+/// The path of a key that is not known, as all problems write paths: `subsystems[0].key`.
+pub(super) fn unknown_key_path(path: &IgnoredPath<'_>) -> String {
+    path_text(&path_steps(path))
+}
+
 fn path_steps(path: &IgnoredPath<'_>) -> Vec<PathStep> {
     let mut steps = Vec::new();
     collect_steps(path, &mut steps);

@@ -77,8 +77,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kube::controller::data_plane::EndpointList;
     use crate::config::{ConfigProblems, ExcludedSource};
+    use crate::kube::controller::data_plane::EndpointList;
     use crate::kube::objects::ObjectKind;
     use crate::kube::translate::MemoryTextMap;
     use crate::policy::ServiceEndpoints;

@@ -108,7 +108,8 @@ pub(super) fn serve_last_good(
     (gauge, clock): (&ControllerGauge, &Clock),
 ) {
     let LastGoodConfig { written_at, version, documents, texts, endpoints } = config;
-    data_plane.replace_endpoints(endpoints.iter().map(|(service, ports)| (service.to_owned(), ports.clone())).collect());
+    data_plane
+        .replace_endpoints(endpoints.iter().map(|(service, ports)| (service.to_owned(), ports.clone())).collect());
     match data_plane.apply(version, documents, texts) {
         Ok(excluded) => {
             let served = ServedLastGood { written_at: *written_at, since: clock.wall() };

@@ -20,8 +20,8 @@ use super::client_auth_policies::ClientAuthSettings;
 use super::ingress_listeners::{DEPARTMENT, HTTP_LISTENER, HTTPS_LISTENER, IngressHosts};
 use super::names;
 use super::nginx::{
-    AnnotationCounts, CanaryPlan, FindingVerdict, HttpsScope, NginxPlan, PathPlan, UpstreamPlan,
-    held_paths, read_annotations,
+    AnnotationCounts, CanaryPlan, FindingVerdict, HttpsScope, NginxPlan, PathPlan, UpstreamPlan, held_paths,
+    read_annotations,
 };
 use super::references::Referrer;
 use super::services::{ServiceSettings, ingress_service};

@@ -246,11 +246,14 @@ fn client_certificates_belong_to_the_host() {
     let entries = listeners["listeners"][1]["tls"]["certificates"].as_array().expect("entries");
     let of = |host: &str| entries.iter().find(|entry| entry["serverNames"] == json!([host])).expect("an entry");
     assert_eq!(of("*.example").get("clientAuth"), None);
-    let authorities = of("a.example")["clientAuth"]["authorities"].clone();
+    let client_auth = &of("a.example")["clientAuth"];
+    let (authorities, realm) = (&client_auth["authorities"], &client_auth["realm"]);
     let expected = json!({
         "mode": "required", "refusal": "response", "maxDepth": 1, "forward": "names", "authorities": authorities,
+        "realm": realm,
     });
-    assert_eq!(of("a.example")["clientAuth"], expected);
+    assert_eq!(*client_auth, expected);
+    assert!(realm.as_str().is_some_and(|realm| realm.starts_with("ca_")), "that of its authorities: {realm}");
     let own = cluster.document("Ingress shop/own")["subsystems"].clone();
     let listeners: Vec<&Value> = own.as_array().expect("a list").iter().map(|one| &one["listeners"]).collect();
     assert_eq!(listeners, [&json!(["ingress_80"]), &json!(["ingress_443"])], "plain requests are redirected");
@@ -442,11 +445,12 @@ fn annotations_are_counted_by_what_becomes_of_them() {
     let annotations = [
         ("ssl-redirect", "true"),
         ("limit-rps", "10"),
-        ("affinity", "cookie"),
+        ("limit-rate", "10"),
+        ("service-upstream", "true"),
         ("something-new", "1"),
         ("new-auth", "1"),
     ];
     add_ingress(&mut cluster, "i", spec(&["/a"]), &annotations);
     let counts = cluster.translated().ingresses.remove(0).annotations;
-    assert_eq!(counts, AnnotationCounts { taken: 1, differs: 1, lost: 1, unknown: 2 });
+    assert_eq!(counts, AnnotationCounts { taken: 2, differs: 1, lost: 1, unknown: 2 });
 }

@@ -63,7 +63,11 @@ fn passthrough_route_is_a_subsystem_with_one_command() {
     );
     assert_eq!(
         cluster.document("Service shop/broker")["backends"][0],
-        json!({ "id": "shop.broker_8080_tcp", "upstreams": [{ "url": "tcp://10.77.1.2:3000" }], "protocol": "tcp" })
+        json!({
+            "id": "shop.broker_8080_tcp",
+            "endpoints": { "service": "shop/broker", "port": "", "secure": false },
+            "protocol": "tcp",
+        })
     );
     let listener = &cluster.document("Gateway infra/web")["listeners"][0];
     assert_eq!(listener["protocol"], "tls");
@@ -133,7 +137,7 @@ fn policies_encrypt_again_only_what_is_terminated() {
     let backend = |at: usize| document["subsystems"][at]["commands"][0]["backends"][0]["backend"].clone();
     assert_eq!((backend(0), backend(1)), (json!("shop.broker_8080_tcp"), json!("shop.broker_8080_tls")));
     let encrypted = &cluster.document("Service shop/broker (shop.broker_8080_tls)")["backends"][0];
-    assert_eq!(encrypted["upstreams"], json!([{ "url": "tls://10.77.1.2:3000" }]));
+    assert_eq!(encrypted["endpoints"]["secure"], json!(true));
     assert_eq!(encrypted["tls"]["serverName"], "in.example");
 }
 
