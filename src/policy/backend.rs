@@ -136,7 +136,8 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2: by ALPN over TLS, by prior knowledge (RFC 9113 section 3.3) over cleartext.
     Http2,
-    /// The bytes of TLS connections ([`ConnectionMode`](super::ConnectionMode)). Towards a server with TLS there is no ALPN.
+    /// The bytes of TLS connections ([`ConnectionMode`](super::ConnectionMode)). Towards a server with TLS there is no
+    /// ALPN.
     Tcp,
 }
 

@@ -1,7 +1,7 @@
 //! The endpoints of discovered backends: which addresses serve the ports of which services.
 //!
-//! A discovered backend names a service and a port instead of servers. Its servers are the endpoints that are known when
-//! the snapshot is published, and they change between two configurations.
+//! A discovered backend names a service and a port instead of servers. Its servers are the endpoints that are known
+//! when the snapshot is published, and they change between two configurations.
 //!
 //! Guarantees:
 //! - Pure.

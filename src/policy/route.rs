@@ -214,8 +214,8 @@ fn build_hosts(claims: &HostClaims<'_>, positions: &HashMap<&[usize], usize>) ->
     }))
 }
 
-/// The subsystems of each host and prefix among those of a set. Only subsystems that pass unnamed requests on may share a
-/// prefix.
+/// The subsystems of each host and prefix among those of a set. Only subsystems that pass unnamed requests on may share
+/// a prefix.
 fn claim_prefixes<'a>(
     subsystems: &'a [(Arc<Subsystem>, RouteScope)],
     set: &RouteSet,

@@ -74,8 +74,8 @@ pub struct Subsystem {
     pub is_shadowable: bool,
     /// How its TLS connections are forwarded, each of which is one command; `None` if its commands are HTTP requests.
     pub tls_mode: Option<ConnectionMode>,
-    /// The department that owns its connections (`department`). Only with [`ConnectionMode::Passthrough`], where the gateway
-    /// sees no client certificate; without it, that of the listener's callers without a certificate.
+    /// The department that owns its connections (`department`). Only with [`ConnectionMode::Passthrough`], where the
+    /// gateway sees no client certificate; without it, that of the listener's callers without a certificate.
     pub owner: Option<Arc<DepartmentPolicy>>,
     /// The key under which refusals of unnamed requests are counted.
     pub unknown: CommandKey,

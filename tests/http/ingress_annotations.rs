@@ -8,6 +8,7 @@ use tallygate::kube::index::Index;
 use tallygate::kube::objects::ObjectKind;
 use tallygate::kube::translate::{AuthorityDigests, ServiceSettings, TextCheck, translate};
 
+use crate::world::kube_documents::items_for_file;
 use crate::world::{ANY_PORT, Seen, Server, World, run, stderr, stdout, tool};
 
 const PREFIX: &str = "nginx.ingress.kubernetes.io/";
@@ -82,7 +83,7 @@ fn add_documents(document: &mut Value, index: &Index) {
             if document.get(list).is_none() {
                 document[list] = json!([]);
             }
-            document[list].as_array_mut().unwrap().extend(items.as_array().unwrap().iter().cloned());
+            document[list].as_array_mut().unwrap().extend(items_for_file(list, items, index));
         }
     }
     let listeners = document["listeners"].as_array_mut().unwrap();

@@ -14,6 +14,7 @@ use tallygate::kube::index::Index;
 use tallygate::kube::objects::ObjectKind;
 use tallygate::kube::translate::{AuthorityDigests, ServiceSettings, TextCheck, Translation, translate};
 
+use crate::world::kube_documents::items_for_file;
 use crate::world::{ANY_PORT, Client, Leaf, Pki, Server, World, empty, request, request_to, spiffe};
 
 /// The checks of the loader, for certificates. Commands are compiled when the gateway starts.
@@ -169,9 +170,9 @@ fn objects(pki: &Path, tenant: &Path, server: std::net::SocketAddr) -> Index {
 }
 
 /// Puts the texts of a translation in place, and its documents into the configuration.
-fn use_translation(document: &mut Value, texts: &MemoryTexts, translation: &Translation) {
+fn use_translation(document: &mut Value, texts: &MemoryTexts, (translation, index): (&Translation, &Index)) {
     for list in ["listeners", "departments", "subsystems", "backends", "grants"] {
-        let of_one = |(_, one): &(String, Value)| one[list].as_array().cloned().unwrap_or_default();
+        let of_one = |(_, one): &(String, Value)| items_for_file(list, &one[list], index);
         document[list] = translation.documents.iter().flat_map(of_one).collect();
     }
     for listener in document["listeners"].as_array_mut().unwrap() {
@@ -202,7 +203,7 @@ async fn start() -> (World, MemoryTexts, Index, Pki) {
     let translation = translated(&index);
     let is_good = |outcome: &tallygate::kube::translate::DepartmentOutcome| outcome.has_listener;
     assert!(translation.departments.iter().all(is_good), "{:?}", translation.departments);
-    let mut world = plan.edit(|document| use_translation(document, &texts, &translation)).build();
+    let mut world = plan.edit(|document| use_translation(document, &texts, (&translation, &index))).build();
     world.add_server("cameras-of-the-shop", server);
     world.start_here_with(texts.clone()).await;
     (world, texts, index, tenant)

@@ -70,7 +70,7 @@ async fn removed_listener_interrupts_its_connections_after_the_grace_period() {
     let plan = plan.edit(|document| {
         document["shutdown"]["grace"] = json!("2s");
         let mut second = document["listeners"][0].clone();
-        second["name"] = json!("other");
+        second["name"] = json!("second");
         document["listeners"].as_array_mut().unwrap().push(second);
     });
     let mut world = plan.start().await;

@@ -15,6 +15,7 @@ mod fixtures;
 mod fragmenting_stream;
 pub mod h2_frames;
 pub mod kube_api;
+pub mod kube_documents;
 mod metrics;
 mod pki;
 mod processes;

@@ -196,8 +196,8 @@ mod tests {
     use crate::model::{Name, NameInterner};
     use crate::policy::{ConnectionMatch, ConnectionMode};
 
-    /// The listeners `a` (https), `b` (http), `c` (tls without certificates) and `d` (https, with a virtual host without
-    /// HTTP).
+    /// The listeners `a` (https), `b` (http), `c` (tls without certificates) and `d` (https, with a virtual host
+    /// without HTTP).
     const LISTENERS: &str = "
   - { name: a, address: \"127.0.0.1:1\", tls: { certificate: c, key: k } }
   - { name: b, address: \"127.0.0.1:2\", protocol: http }

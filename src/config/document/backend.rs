@@ -19,8 +19,8 @@ pub(crate) struct BackendDocument {
     pub(crate) id: String,
     /// Its servers. An empty list is allowed: the commands are answered with 503.
     pub(crate) upstreams: Option<Vec<UpstreamDocument>>,
-    /// Instead of upstreams, the service of which the endpoints are its servers. Only for documents that a controller has
-    /// made: it also finds the endpoints.
+    /// Instead of upstreams, the service of which the endpoints are its servers. Only for documents that a controller
+    /// has made: it also finds the endpoints.
     #[schemars(skip)]
     pub(crate) endpoints: Option<EndpointsDocument>,
     /// The protocol of its servers: http1 (default), http2, or tcp for commands of subsystems with tlsMode.

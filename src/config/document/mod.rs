@@ -397,8 +397,8 @@ pub(crate) struct SubsystemDocument {
     pub(crate) hosts: Option<Vec<String>>,
     /// The listeners on which it is called: names, or listener/virtualHost for one virtual host. Default: all.
     pub(crate) listeners: Option<Vec<String>>,
-    /// How its TLS connections are forwarded, chosen by server name (hosts): passthrough (as they are) or terminate (TLS
-    /// ends at the gateway). Each connection is its one command. Default: none; its commands are HTTP requests.
+    /// How its TLS connections are forwarded, chosen by server name (hosts): passthrough (as they are) or terminate
+    /// (TLS ends at the gateway). Each connection is its one command. Default: none; its commands are HTTP requests.
     pub(crate) tls_mode: Option<String>,
     /// With tlsMode passthrough: the id of the department that its connections are counted for. Default: the department
     /// of the listener's callers without a certificate.

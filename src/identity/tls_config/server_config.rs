@@ -227,8 +227,8 @@ impl TlsFiles {
 }
 
 impl ClientAuth {
-    /// Checks the files of callers as of now by `clock`, as the load of a listener does. Returns the moment at which the
-    /// first of them expires.
+    /// Checks the files of callers as of now by `clock`, as the load of a listener does. Returns the moment at which
+    /// the first of them expires.
     ///
     /// # Errors
     /// Every problem found, each with its file and advice.

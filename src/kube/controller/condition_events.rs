@@ -1,4 +1,5 @@
-//! Events from conditions: what an operator should know about a Gateway, a route, a policy or an object of our own kinds that is not in order.
+//! Events from conditions: what an operator should know about a Gateway, a route, a policy or an object of our own
+//! kinds that is not in order.
 //!
 //! Guarantees:
 //! - Each object whose `Accepted`, `ResolvedRefs` or `Programmed` does not hold has faults: one for each reason, with

@@ -23,13 +23,13 @@ pub struct ClientAuthPolicySpec {
     /// Gateways and ListenerSets in the namespace of the policy, or single listeners of them.
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub target_refs: Vec<ListenerTarget>,
-    /// The authorities of callers. A reference to another namespace needs a ReferenceGrant there. One that cannot be used
-    /// takes the listener out of service.
+    /// The authorities of callers. A reference to another namespace needs a ReferenceGrant there. One that cannot be
+    /// used takes the listener out of service.
     #[serde(rename = "caCertificateRefs")]
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub ca_certificate_refs: Vec<AuthorityReference>,
-    /// The revocation lists of these authorities. With at least one, a caller is refused whose certificate no list covers.
-    /// References are as those of authorities.
+    /// The revocation lists of these authorities. With at least one, a caller is refused whose certificate no list
+    /// covers. References are as those of authorities.
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default)]
     pub revocation_list_refs: Vec<RevocationReference>,
@@ -42,8 +42,8 @@ pub struct ClientAuthPolicySpec {
     #[schemars(extend("default" = "Refuse"))]
     #[serde(default)]
     pub expired_revocation: RefuseOrAllow,
-    /// The treatment of callers with a certificate that no Department claims. Allow: they belong to the department of the
-    /// Gateway.
+    /// The treatment of callers with a certificate that no Department claims. Allow: they belong to the department of
+    /// the Gateway.
     #[schemars(extend("default" = "Refuse"))]
     #[serde(default)]
     pub unclaimed_callers: RefuseOrAllow,

@@ -2,8 +2,8 @@
 //!
 //! Guarantees:
 //! - A reference that leads nowhere is answered with 500 for its share, and is a condition of its route.
-//! - A Service without endpoints is answered with 503 for its share. Its endpoints are no part of the configuration: they
-//!   reach the data plane by themselves.
+//! - A Service without endpoints is answered with 503 for its share. Its endpoints are no part of the configuration:
+//!   they reach the data plane by themselves.
 //! - All routes that use a Service in the same way share one backend, and so its connections.
 //!
 //! Leaves to others: the choice of endpoints (`index`), and their way (`controller`).

@@ -4,7 +4,8 @@
 //! - A certificate that is referred to is complete and belongs to its key. So a faulty Secret is a condition of the
 //!   listener that names it, and never a problem of the whole configuration.
 //! - A text is taken up once, however often it is named.
-//! - Client authentication belongs to the realm of its authorities: those whose certificates are the same have one name.
+//! - Client authentication belongs to the realm of its authorities: those whose certificates are the same have one
+//!   name.
 //!
 //! Leaves to others: chains and expiry (`identity`).
 

@@ -1,7 +1,8 @@
 //! ClientAuthPolicies: authorities and revocation lists of the callers of listeners.
 //!
 //! Guarantees:
-//! - The most specific policy counts for a listener as a whole: that of the listener, of its ListenerSet, of its Gateway.
+//! - The most specific policy counts for a listener as a whole: that of the listener, of its ListenerSet, of its
+//!   Gateway.
 //! - Of two policies with one target the older one counts; the other one is `Conflicted`.
 //! - A policy that cannot be used takes its listeners out of service: no caller is accepted unverified instead.
 //! - A policy has an entry in its status for each target, unless the target belongs to another controller.
@@ -51,8 +52,8 @@ pub(super) struct ClientAuthPolicies {
     policies: Vec<AuthPolicyPlan>,
     /// The policy and the position of the target in it.
     targets: BTreeMap<TargetKey, (usize, usize)>,
-    /// The namespaces with a policy that cannot be read: its targets are not known, so all listeners with TLS are out of
-    /// service.
+    /// The namespaces with a policy that cannot be read: its targets are not known, so all listeners with TLS are out
+    /// of service.
     unreadable: BTreeMap<Box<str>, String>,
 }
 
@@ -134,8 +135,8 @@ impl ClientAuthPolicies {
         self.find(gateway, listener).next().is_some()
     }
 
-    /// Gives the listeners of a Gateway the client authentication of their policies. Returns whether one of them accepts
-    /// callers without a valid certificate.
+    /// Gives the listeners of a Gateway the client authentication of their policies. Returns whether one of them
+    /// accepts callers without a valid certificate.
     pub(super) fn attach(&mut self, gateway: &ObjectKey, listeners: &mut [GatewayListenerPlan<'_>]) -> bool {
         let mut has_fallback = false;
         for listener in listeners {

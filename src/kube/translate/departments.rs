@@ -1,8 +1,8 @@
 //! Departments: documents, and the realms in which their certificates count.
 //!
 //! Guarantees:
-//! - The certificates of a Department count on a listener only if each of its authorities is one of the Department's. So
-//!   nobody who can write a Gateway, a policy or an Ingress can certify callers of a Department with an authority of
+//! - The certificates of a Department count on a listener only if each of its authorities is one of the Department's.
+//!   So nobody who can write a Gateway, a policy or an Ingress can certify callers of a Department with an authority of
 //!   their own.
 //! - Of two Departments with one id or one identity the older one has it; the other one is refused as a whole.
 //! - No Department has an id that a Gateway's department can have.
@@ -111,7 +111,8 @@ impl DepartmentSet {
         keys.insert("id".to_owned(), json!(id));
         keys.insert("name".to_owned(), json!(department.display_name.as_deref().unwrap_or(id)));
         keys.insert("callers".to_owned(), department.callers.iter().map(caller_keys).collect());
-        // A name of no listener, so that the certificates count nowhere: an empty list would be the realm without a name.
+        // A name of no listener, so that the certificates count nowhere: an empty list would be the realm without a
+        // name.
         let has_listener = !realms.is_empty();
         keys.insert("realms".to_owned(), if has_listener { json!(realms) } else { json!([NO_REALM]) });
         keys.extend(department.limits.as_ref().map(|limits| ("limits".to_owned(), limit_keys(limits))));

@@ -46,8 +46,8 @@ pub(super) struct ServerNameTable {
 }
 
 impl ServerNameTable {
-    /// Compiles the server names of a set. Of equal hosts the first one wins; if the later one may not be shadowed, that
-    /// is a conflict.
+    /// Compiles the server names of a set. Of equal hosts the first one wins; if the later one may not be shadowed,
+    /// that is a conflict.
     pub(super) fn compile(
         subsystems: &[(Arc<Subsystem>, RouteScope)],
         set: &RouteSet,

@@ -4,8 +4,8 @@
 //! Guarantees:
 //! - The ClientHello is read within its limits ([`super::hello_recorder`]) before anything is decided or answered.
 //! - A connection that is passed through loses no byte, and gets none from the gateway.
-//! - A server name that belongs to nobody ends the connection: with a TLS alert where the listener has certificates, and
-//!   with a plain close where it has not, or takes no HTTP.
+//! - A server name that belongs to nobody ends the connection: with a TLS alert where the listener has certificates,
+//!   and with a plain close where it has not, or takes no HTTP.
 //!
 //! Leaves to others: the time limit and the record of a failure (`connection`), and the certificate (`identity`).
 
