@@ -12,7 +12,7 @@ use tallygate::kube::CONTROLLER_NAME;
 use tallygate::kube::controller::DataPlane;
 use tallygate::kube::index::Index;
 use tallygate::kube::objects::{ObjectKey, ObjectKind};
-use tallygate::kube::translate::{ServiceSettings, TextCheck, translate};
+use tallygate::kube::translate::{AuthorityDigests, ServiceSettings, TextCheck, translate};
 use tallygate::policy::ServiceEndpoints;
 
 const ROUTES: usize = 3_000;
@@ -31,6 +31,18 @@ impl TextCheck for NoTexts {
     }
 
     fn check_authorities(&self, _: &Bytes) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn authority_digests(&self, _: &Bytes) -> Result<AuthorityDigests, String> {
+        Ok(AuthorityDigests::new())
+    }
+
+    fn check_client_auth(&self, _: &[Bytes], _: &[Bytes], _: bool) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn check_commands(&self, _: &Value) -> Result<(), String> {
         Ok(())
     }
 }

@@ -189,7 +189,8 @@ fn translated(index: &Index) -> Translation {
 
 const READ: &str = "/cameras/v1/snapshots/1";
 
-async fn start() -> (World, MemoryTexts, Index, Pki) {
+/// The folder has the tenant's keys as long as it is kept.
+async fn start() -> (World, MemoryTexts, Index, (Pki, tempfile::TempDir)) {
     let mut index = Index::default();
     let texts = MemoryTexts::default();
     let folder = tempfile::tempdir().unwrap();
@@ -206,12 +207,12 @@ async fn start() -> (World, MemoryTexts, Index, Pki) {
     let mut world = plan.edit(|document| use_translation(document, &texts, (&translation, &index))).build();
     world.add_server("cameras-of-the-shop", server);
     world.start_here_with(texts.clone()).await;
-    (world, texts, index, tenant)
+    (world, texts, index, (tenant, folder))
 }
 
 #[tokio::test]
 async fn department_policy_command_set_and_grant_work_together() {
-    let (world, texts, mut index, tenant) = start().await;
+    let (world, texts, mut index, (tenant, _folder)) = start().await;
     let police = world.client("traffic-police");
     assert_eq!(police.get(READ).await.status, 200);
     assert_eq!(police.post("/cameras/v1/snapshots", "picture").await.status, 200);

@@ -133,14 +133,14 @@ impl<'a> GrantLookup<'a> {
                 None => missing = missing.or(Some(format!("there is no {kind} {route} with a Gateway of this class"))),
             }
         }
-        let known = |id: &&Box<str>| self.departments.contains(id) || self.gateways.contains(&***id);
+        let known = |id: &str| self.departments.contains(id) || self.gateways.contains(id);
         let unknown = grant.departments.iter().find(|id| !known(id));
         let commands = match &grant.commands[..] {
             [] => json!([ALL_COMMANDS]),
             commands => json!(commands),
         };
         let mut grants = Vec::new();
-        for department in grant.departments.iter().filter(known) {
+        for department in grant.departments.iter().filter(|id| known(id)) {
             for subsystem in &subsystems {
                 let mut one = json!({ "department": department, "subsystem": subsystem, "commands": commands });
                 if let Some(limits) = &grant.limits {

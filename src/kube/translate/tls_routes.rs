@@ -85,7 +85,9 @@ impl<'a> RouteTranslation<'a, '_> {
         // Without any listener the references are resolved once, for their condition.
         let is_first = mode == TlsMode::Passthrough;
         let is_taken = attachments.iter().any(takes);
-        if !is_taken && !(is_first && attachments.iter().all(|one| one.listeners.is_empty())) {
+        let is_unattached = || attachments.iter().all(|one| one.listeners.is_empty());
+        let is_resolved = is_taken || is_first && is_unattached();
+        if !is_resolved {
             return None;
         }
         let user = backend_user(self.gateways, attachments);

@@ -2,7 +2,8 @@
 //!
 //! Guarantees:
 //! - Nothing of the connection is inspected.
-//! - The connection ends like a tunnel: with its listener's drain, with the caller's authorization, or by itself.
+//! - The connection ends like a tunnel: at the deadline of its listener's drain or of the caller's lost authorization, or
+//!   by itself.
 //!
 //! Leaves to others: the decision and the account (`exchange::connection`).
 
@@ -33,7 +34,6 @@ pub(crate) async fn serve_connection_command(
     tokio::select! {
         () = forward_connection(&worker, admitted, stream, received) => {}
         // Dropping the connection settles its command as aborted, or as interrupted at the end of a drain.
-        () = peer.deauthorized() => {}
         () = cut_off(&peer, &mut drain) => {}
     }
 }
