@@ -2,8 +2,8 @@
 //!
 //! Guarantees:
 //! - Nothing of the connection is inspected.
-//! - The connection ends like a tunnel: at the deadline of its listener's drain or of the caller's lost authorization, or
-//!   by itself.
+//! - The connection ends like a tunnel: at the deadline of its listener's drain or of the caller's lost authorization,
+//!   or by itself.
 //!
 //! Leaves to others: the decision and the account (`exchange::connection`).
 
