@@ -113,6 +113,10 @@ impl DataPlane for ClusterDataPlane {
         self.publisher.replace_endpoints(named(all));
     }
 
+    fn seed_endpoints(&self, all: EndpointList) {
+        self.publisher.seed_endpoints(named(all));
+    }
+
     fn live_listeners(&self) -> BTreeSet<String> {
         self.live.current().listeners.iter().map(|listener| listener.name.to_string()).collect()
     }

@@ -28,6 +28,8 @@ pub(crate) struct SnapshotPublisher {
 #[derive(Debug, Default)]
 struct PublisherState {
     endpoints: EndpointSets,
+    /// Whether the endpoints are those of the cluster, not those of an earlier process.
+    is_discovered: bool,
     /// Replaced snapshots that a worker or a command may still hold.
     retired: Vec<Arc<PolicySnapshot>>,
 }
@@ -48,9 +50,10 @@ impl SnapshotPublisher {
     /// Replaces the endpoints of these services, also in the published snapshot.
     pub(crate) fn set_endpoints(&self, changes: EndpointChanges) {
         let mut state = self.lock();
-        let changed: HashSet<&str> = changes.iter().map(|(service, _)| service.as_str()).collect();
-        for (service, endpoints) in &changes {
-            state.endpoints.set(service, endpoints.clone());
+        let mut changed = HashSet::with_capacity(changes.len());
+        for (service, endpoints) in changes {
+            state.endpoints.set(&service, endpoints);
+            changed.insert(service);
         }
         let current = self.published.load();
         if let Some(snapshot) = current.with_endpoints(&state.endpoints, |one| changed.contains(&*one.service)) {
@@ -61,10 +64,23 @@ impl SnapshotPublisher {
     /// Replaces the endpoints of all services, also in the published snapshot.
     pub(crate) fn replace_endpoints(&self, all: EndpointChanges) {
         let mut state = self.lock();
+        state.is_discovered = true;
+        self.replace_in(&mut state, all);
+    }
+
+    /// Sets the endpoints of an earlier process, unless those of the cluster are known: these are newer.
+    pub(crate) fn seed_endpoints(&self, all: EndpointChanges) {
+        let mut state = self.lock();
+        if !state.is_discovered {
+            self.replace_in(&mut state, all);
+        }
+    }
+
+    fn replace_in(&self, state: &mut PublisherState, all: EndpointChanges) {
         state.endpoints = EndpointSets::default();
         all.into_iter().for_each(|(service, endpoints)| state.endpoints.set(&service, endpoints));
         if let Some(snapshot) = self.published.load().with_endpoints(&state.endpoints, |_| true) {
-            self.swap(&mut state, Arc::new(snapshot));
+            self.swap(state, Arc::new(snapshot));
         }
     }
 
@@ -130,6 +146,16 @@ mod tests {
         publisher.set_endpoints(change("apps/a", &["10.0.0.1:80"]));
         publisher.replace_endpoints(change("apps/b", &["10.0.0.2:80"]));
         assert_eq!(servers(&publisher), [""; 0]);
+    }
+
+    #[test]
+    fn endpoints_of_an_earlier_process_never_replace_those_of_the_cluster() {
+        let publisher = publisher();
+        publisher.seed_endpoints(change("apps/a", &["10.0.0.1:80"]));
+        assert_eq!(servers(&publisher), ["10.0.0.1:80"]);
+        publisher.replace_endpoints(change("apps/a", &["10.0.0.2:80"]));
+        publisher.seed_endpoints(change("apps/a", &["10.0.0.1:80"]));
+        assert_eq!(servers(&publisher), ["10.0.0.2:80"]);
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub trait DataPlane: Send + Sync {
     /// Replaces the endpoints of all services.
     fn replace_endpoints(&self, all: EndpointList);
 
+    /// Sets the endpoints of an earlier process. Does nothing once those of the cluster are known: these are newer.
+    fn seed_endpoints(&self, all: EndpointList);
+
     /// The names of the listeners that are bound and accept connections.
     fn live_listeners(&self) -> BTreeSet<String>;
 

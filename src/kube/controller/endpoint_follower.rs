@@ -99,6 +99,10 @@ mod tests {
             Ok(Vec::new())
         }
 
+        fn seed_endpoints(&self, all: EndpointList) {
+            self.replace_endpoints(all);
+        }
+
         fn replace_endpoints(&self, all: EndpointList) {
             self.endpoints.lock().unwrap().clear();
             self.set_endpoints(all);

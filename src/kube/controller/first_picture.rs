@@ -3,7 +3,7 @@
 //!
 //! Guarantees:
 //! - A picture that comes in time is used, and nothing of the disk is served.
-//! - Where every watch has found the API server unreachable, nobody waits for the whole time.
+//! - Where every watch has found the API server unreachable, the wait ends at once.
 //! - What cannot be read is said in the log with its reason, and the gateway waits for the API server as it does
 //!   without it.
 //!
@@ -108,8 +108,7 @@ pub(super) fn serve_last_good(
     (gauge, clock): (&ControllerGauge, &Clock),
 ) {
     let LastGoodConfig { written_at, version, documents, texts, endpoints } = config;
-    data_plane
-        .replace_endpoints(endpoints.iter().map(|(service, ports)| (service.to_owned(), ports.clone())).collect());
+    data_plane.seed_endpoints(endpoints.iter().map(|(service, ports)| (service.to_owned(), ports.clone())).collect());
     match data_plane.apply(version, documents, texts) {
         Ok(excluded) => {
             let served = ServedLastGood { written_at: *written_at, since: clock.wall() };

@@ -49,6 +49,10 @@ impl DataPlane for LoggingPlane {
         self.endpoints.lock().unwrap().extend(changes.into_iter().map(|(service, _)| service.to_string()));
     }
 
+    fn seed_endpoints(&self, all: EndpointList) {
+        self.replace_endpoints(all);
+    }
+
     fn replace_endpoints(&self, all: EndpointList) {
         self.endpoints.lock().unwrap().clear();
         self.set_endpoints(all);

@@ -38,7 +38,7 @@ pub(super) const RECORD_BYTES_MAX: u64 = 128 * 1024 * 1024;
 pub struct LastGoodConfig {
     /// When it was written.
     pub written_at: Timestamp,
-    /// A text that differs whenever documents, texts or endpoints differ.
+    /// A text that differs whenever documents or texts differ.
     pub version: String,
     /// The documents, each with the name of its object.
     pub documents: Vec<(String, Value)>,
