@@ -5,20 +5,9 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
 use super::connection_server::{
-    BROKER, Caller, ConnectionServer, FAREWELL, broker_certificate, caller_config, callers_agree, connect, passing_city,
+    BROKER, Caller, FAREWELL, caller_config, callers_agree, city_with_server, connect, passing_city,
 };
-use crate::world::{IN_FLIGHT, Plan, Seen, World, until, within};
-
-async fn city() -> (Plan, ConnectionServer) {
-    let mut identity = None;
-    let plan = passing_city(&[]).with_pki(|pki| identity = Some(broker_certificate(pki)));
-    let server = ConnectionServer::start(identity.as_ref()).await;
-    let address = server.address;
-    let plan = plan.edit(|document| {
-        document["subsystems"][1]["upstreams"] = json!([{ "url": format!("tcp://{address}") }]);
-    });
-    (plan, server)
-}
+use crate::world::{IN_FLIGHT, Seen, World, until, within};
 
 async fn talk(world: &World) -> Caller {
     let mut caller = connect(world, BROKER, caller_config(&world.pki, None)).await.unwrap();
@@ -32,7 +21,7 @@ async fn ended(caller: &mut Caller) {
 
 #[tokio::test]
 async fn silence_of_both_sides_ends_a_connection() {
-    let (plan, _server) = city().await;
+    let (plan, _server) = city_with_server().await;
     let plan = plan.edit(|document| document["subsystems"][1]["timeouts"] = json!({ "idle": "300ms" }));
     let mut world = plan.start().await;
     world.note_foreign_server();
@@ -45,7 +34,7 @@ async fn silence_of_both_sides_ends_a_connection() {
 }
 
 #[tokio::test]
-async fn server_that_ends_first_still_hears_its_caller() {
+async fn server_that_ends_first_still_gets_the_bytes_of_its_caller() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let mut world = passing_city(&[listener.local_addr().unwrap()]).start().await;
     world.note_foreign_server();
@@ -66,7 +55,7 @@ async fn server_that_ends_first_still_hears_its_caller() {
 
 #[tokio::test]
 async fn removed_listener_interrupts_its_connections_after_the_grace_period() {
-    let (plan, _server) = city().await;
+    let (plan, _server) = city_with_server().await;
     let plan = plan.edit(|document| {
         document["shutdown"]["grace"] = json!("2s");
         let mut second = document["listeners"][0].clone();
@@ -89,7 +78,7 @@ async fn removed_listener_interrupts_its_connections_after_the_grace_period() {
 
 #[tokio::test]
 async fn stopping_gateway_lets_connections_end_within_the_grace_period() {
-    let (plan, _server) = city().await;
+    let (plan, _server) = city_with_server().await;
     let plan = plan.edit(|document| document["shutdown"]["grace"] = json!("2s"));
     let mut world = plan.start().await;
     world.note_foreign_server();
@@ -111,7 +100,7 @@ async fn stopping_gateway_lets_connections_end_within_the_grace_period() {
 
 #[tokio::test]
 async fn owner_that_is_disabled_loses_its_connections() {
-    let (plan, _server) = city().await;
+    let (plan, _server) = city_with_server().await;
     let plan = plan.edit(|document| document["shutdown"]["grace"] = json!("300ms"));
     let mut world = plan.start().await;
     world.note_foreign_server();

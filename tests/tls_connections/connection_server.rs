@@ -175,6 +175,18 @@ pub fn passing_city(servers: &[SocketAddr]) -> Plan {
     })
 }
 
+/// The city of [`passing_city`] with one server, which has a certificate of its own.
+pub async fn city_with_server() -> (Plan, ConnectionServer) {
+    let mut identity = None;
+    let plan = passing_city(&[]).with_pki(|pki| identity = Some(broker_certificate(pki)));
+    let server = ConnectionServer::start(identity.as_ref()).await;
+    let address = server.address;
+    let plan = plan.edit(|document| {
+        document["subsystems"][1]["upstreams"] = json!([{ "url": format!("tcp://{address}") }]);
+    });
+    (plan, server)
+}
+
 /// The certificate of a server for [`BROKER`] and hosts below it.
 pub fn broker_certificate(pki: &Pki) -> Identity {
     let leaf = crate::world::Leaf::dns(BROKER).and_dns("*.broker.city.example");

@@ -7,16 +7,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::connection_server::{
-    BROKER, Caller, ConnectionServer, FAREWELL, broker_certificate, caller_config, connect, passing_city,
-};
-use crate::world::{IN_FLIGHT, Plan, Seen, World, until, within};
+use super::connection_server::{BROKER, Caller, ConnectionServer, FAREWELL, caller_config, city_with_server, connect};
+use crate::world::{IN_FLIGHT, Seen, World, until, within};
 
 const FAILED: &str = "tallygate_tls_handshakes_failed_total";
 
 /// A city with one server, and its listener without HTTP and without certificates.
 async fn bare_city(change: impl FnOnce(&mut Value)) -> (World, ConnectionServer) {
-    let (plan, server) = city().await;
+    let (plan, server) = city_with_server().await;
     let plan = plan.edit(|document| {
         let name = document["listeners"][0]["name"].clone();
         let address = document["listeners"][0]["address"].clone();
@@ -26,17 +24,6 @@ async fn bare_city(change: impl FnOnce(&mut Value)) -> (World, ConnectionServer)
     let mut world = plan.start().await;
     world.note_foreign_server();
     (world, server)
-}
-
-async fn city() -> (Plan, ConnectionServer) {
-    let mut identity = None;
-    let plan = passing_city(&[]).with_pki(|pki| identity = Some(broker_certificate(pki)));
-    let server = ConnectionServer::start(identity.as_ref()).await;
-    let address = server.address;
-    let plan = plan.edit(|document| {
-        document["subsystems"][1]["upstreams"] = json!([{ "url": format!("tcp://{address}") }]);
-    });
-    (plan, server)
 }
 
 /// Requires that a connection is closed instead of a handshake. Returns the error.
@@ -85,7 +72,7 @@ async fn what_is_no_tls_or_too_long_is_closed() {
 
 #[tokio::test]
 async fn connection_belongs_to_nobody_without_a_named_department() {
-    let (plan, server) = city().await;
+    let (plan, server) = city_with_server().await;
     let plan = plan.edit(|document| {
         document["subsystems"][1].as_object_mut().unwrap().remove("department");
     });

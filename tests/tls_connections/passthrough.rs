@@ -8,26 +8,14 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::connection_server::{
-    BROKER, ConnectionServer, FAREWELL, NORTH, broker_certificate, bytes_agree, caller_config, connect, connect_over,
-    passing_city,
+    BROKER, ConnectionServer, FAREWELL, NORTH, broker_certificate, bytes_agree, caller_config, city_with_server,
+    connect, connect_over, passing_city,
 };
-use crate::world::{FragmentingStream, Plan, Process, Seen, reserve_address, run, stderr, stdout, tool, until};
-
-/// A city with one server of its own certificate.
-async fn city() -> (Plan, ConnectionServer) {
-    let mut identity = None;
-    let plan = passing_city(&[]).with_pki(|pki| identity = Some(broker_certificate(pki)));
-    let server = ConnectionServer::start(identity.as_ref()).await;
-    let address = server.address;
-    let plan = plan.edit(|document| {
-        document["subsystems"][1]["upstreams"] = json!([{ "url": format!("tcp://{address}") }]);
-    });
-    (plan, server)
-}
+use crate::world::{FragmentingStream, Process, Seen, reserve_address, run, stderr, stdout, tool, until};
 
 #[tokio::test]
 async fn connection_is_one_command_with_all_its_bytes() {
-    let (plan, server) = city().await;
+    let (plan, server) = city_with_server().await;
     let mut world = plan.start().await;
     let mut callers = Vec::new();
     for name in [BROKER, NORTH] {
@@ -48,7 +36,7 @@ async fn connection_is_one_command_with_all_its_bytes() {
 
 #[tokio::test]
 async fn fragmented_hello_is_routed_and_forwarded_as_it_is() {
-    let (plan, server) = city().await;
+    let (plan, server) = city_with_server().await;
     let mut world = plan.start().await;
     let stream = TcpStream::connect(world.gateway_address()).await.unwrap();
     stream.set_nodelay(true).unwrap();
@@ -127,7 +115,7 @@ async fn openssl_talks_to_openssl() {
 
 #[tokio::test]
 async fn proxy_header_comes_before_the_hello() {
-    let (plan, server) = city().await;
+    let (plan, server) = city_with_server().await;
     let plan = plan.edit(|document| document["listeners"][0]["proxyProtocol"] = json!(["127.0.0.1/32"]));
     let mut world = plan.start().await;
     let mut stream = TcpStream::connect(world.gateway_address()).await.unwrap();

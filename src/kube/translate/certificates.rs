@@ -116,6 +116,13 @@ impl<'c> TextCollector<'c> {
         Ok(keys)
     }
 
+    /// Takes up the text of an entry of a ConfigMap or a Secret. Returns its name.
+    fn take_entry(&mut self, kind: &str, (key, entry): (&ObjectKey, &str), bytes: Bytes) -> String {
+        let taken = names::memory_text(&kind.to_ascii_lowercase(), key, entry);
+        self.texts.0.insert(taken.clone(), bytes);
+        taken
+    }
+
     /// The realms all of whose authorities are among these.
     pub(super) fn realms_within(&self, authorities: &AuthorityDigests) -> Vec<&str> {
         let within = self.realms.iter().filter(|(_, digests)| digests.is_subset(authorities));
@@ -222,15 +229,9 @@ pub(super) fn take_authorities_entry(
     }
     let key = check_permission(index, from, to)?;
     let bad = |message: String| BrokenReference { reason: "InvalidCACertificateRef", message };
-    let bytes = entry_of(index, kind, (&key, entry));
-    let bytes = bytes.ok_or_else(|| match &**kind {
-        "Secret" if !index.knows_secrets_of(&key.namespace) => bad(missing_secret(index, &key)),
-        _ => bad(format!("there is no {kind} {key} with an entry {entry}")),
-    })?;
+    let bytes = entry_of(index, kind, (&key, entry)).ok_or_else(|| bad(missing_entry(index, kind, (&key, entry))))?;
     texts.check.check_authorities(&bytes).map_err(|why| bad(format!("{kind} {key}, {entry}: {why}")))?;
-    let taken = names::memory_text(&kind.to_ascii_lowercase(), &key, entry);
-    texts.texts.0.insert(taken.clone(), bytes);
-    Ok(taken)
+    Ok(texts.take_entry(kind, (&key, entry), bytes))
 }
 
 /// Takes up the revocation lists that an entry of a ConfigMap or a Secret holds.
@@ -246,14 +247,10 @@ pub(super) fn take_revocation_lists(
     let ObjectReference { group, kind, name, namespace } = reference;
     let to = Referent { group, kind, namespace: namespace.as_deref(), name };
     let key = check_permission(index, from, to)?;
-    let missing = || BrokenReference {
-        reason: "InvalidRevocationListRef",
-        message: format!("there is no {kind} {key} with an entry {entry}"),
-    };
+    let missing =
+        || BrokenReference { reason: "InvalidRevocationListRef", message: missing_entry(index, kind, (&key, entry)) };
     let bytes = entry_of(index, kind, (&key, entry)).ok_or_else(missing)?;
-    let taken = names::memory_text(&kind.to_ascii_lowercase(), &key, entry);
-    texts.texts.0.insert(taken.clone(), bytes);
-    Ok(taken)
+    Ok(texts.take_entry(kind, (&key, entry), bytes))
 }
 
 /// The certificates of the authorities in an entry of a ConfigMap or a Secret.
@@ -271,6 +268,14 @@ pub(super) fn digests_of_entry(
     let bytes = bytes.ok_or_else(|| bad(format!("there is no {kind} {key} with an entry {entry}")))?;
     let digests = check.check_authorities(&bytes).and_then(|()| check.authority_digests(&bytes));
     digests.map_err(|why| bad(format!("{kind} {key}, {entry}: {why}")))
+}
+
+/// Why there is no such entry.
+fn missing_entry(index: &Index, kind: &str, (key, entry): (&ObjectKey, &str)) -> String {
+    match kind {
+        "Secret" if !index.knows_secrets_of(&key.namespace) => missing_secret(index, key),
+        _ => format!("there is no {kind} {key} with an entry {entry}"),
+    }
 }
 
 fn entry_of(index: &Index, kind: &str, (key, entry): (&ObjectKey, &str)) -> Option<Bytes> {
