@@ -35,7 +35,7 @@ pub struct PolicySnapshot {
     pub(crate) unclaimed: Arc<HashSet<Name>>,
     /// The ports at which callers reach listeners, as far as they are known.
     pub(crate) public_ports: Arc<HashMap<Name, u16>>,
-    /// Whether some listener tells subsystems about client certificates. Then what callers say about them is removed
+    /// Whether some listener forwards fields about client certificates. Then those fields of callers are removed
     /// on all listeners.
     pub forwards_certificates: bool,
     /// The routes from requests to commands.

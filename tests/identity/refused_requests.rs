@@ -96,7 +96,7 @@ fn callers(pki: &Pki, other: &Pki) -> Vec<(&'static str, Option<Identity>)> {
     ]
 }
 
-/// Starts nginx with a server for each mode, which tells what it forwards.
+/// Starts nginx with a server for each mode, which returns what it forwards.
 async fn nginx(folder: &Path, addresses: [SocketAddr; 3]) -> Process {
     let folder = folder.display();
     let servers: String = MODES

@@ -196,7 +196,7 @@ pub(crate) struct ClientAuthDocument {
     /// A regular expression (RE2) for the subject of a verified certificate in the form of RFC 2253; it may match any
     /// part. Other callers get 403.
     pub(crate) subject: Option<String>,
-    /// What subsystems are told about the certificate: none (default); names: ssl-client-verify, -subject-dn and
+    /// The fields about the certificate that subsystems get: none (default); names: ssl-client-verify, -subject-dn and
     /// -issuer-dn; or certificate: also ssl-client-cert.
     pub(crate) forward: Option<String>,
     /// The realm of these authorities: only departments that name it (departments.realms) have callers here. Default:

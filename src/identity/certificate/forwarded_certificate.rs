@@ -1,4 +1,4 @@
-//! What a subsystem is told about the client certificate of a connection, as nginx tells it: the verdict, subject,
+//! The fields about the client certificate of a connection, those of nginx, for a subsystem: the verdict, subject,
 //! issuer, and the certificate itself.
 //!
 //! Guarantees: the values are printable ASCII.
@@ -19,7 +19,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// The characters of base64 in a line of PEM.
 const PEM_LINE: usize = 64;
 
-/// What a subsystem is told about the client certificate.
+/// The fields about the client certificate that a subsystem gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CertificateForwarding {
     /// Nothing.

@@ -144,7 +144,7 @@ impl TrustSet {
         self.auth()?.refuse_requests(shown)
     }
 
-    /// What subsystems are told about this certificate; `None` for nothing.
+    /// The fields about this certificate that subsystems get; `None` for none.
     pub fn forwarded_certificate(&self, shown: ShownCertificate<'_>) -> Option<ForwardedCertificate> {
         ForwardedCertificate::new(shown, self.auth()?.forwarding)
     }

@@ -27,7 +27,7 @@ pub struct ClientAuth {
     pub refusal: AuthRefusal,
     /// The subjects that are accepted; `None` for all. Other callers are refused at each request.
     pub subject: Option<SubjectPattern>,
-    /// What subsystems are told about the certificate.
+    /// The fields about the certificate that subsystems get.
     pub forwarding: CertificateForwarding,
     /// Where the identities that these authorities certify count; `None` for the realm without a name.
     pub realm: Option<Name>,

@@ -131,7 +131,7 @@ impl TlsFiles {
         self.certificates.iter().any(|files| !files.client_auth.as_ref().is_some_and(requires))
     }
 
-    /// Whether subsystems are told about some client certificate.
+    /// Whether subsystems get fields about some client certificate.
     pub fn forwards_certificates(&self) -> bool {
         self.client_auths().any(|(_, auth)| auth.forwarding != CertificateForwarding::None)
     }

@@ -75,7 +75,7 @@ impl DepartmentSet {
                 (None, false, vec![Condition::fails(ACCEPTED, reason, message), resolved])
             }
             Err(DepartmentFault::Broken(broken)) => {
-                let message = "an authority cannot be used, so its callers cannot be told from others";
+                let message = "an authority cannot be used, so its callers cannot be distinguished from others";
                 let resolved = Condition::fails(RESOLVED_REFS, broken.reason, broken.message);
                 (None, false, vec![Condition::fails(ACCEPTED, "NoValidCACertificate", message), resolved])
             }

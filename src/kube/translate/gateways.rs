@@ -295,7 +295,7 @@ fn find_conflicts(listeners: &[(ListenerOwner<'_>, &GatewayListener)]) -> Vec<Op
 
 fn conflict_with(earlier: &[&GatewayListener], listener: &GatewayListener) -> Option<(&'static str, String)> {
     let port = listener.port;
-    // HTTPS and TLS share a port: the server name tells their listeners apart.
+    // HTTPS and TLS share a port: the server name distinguishes their listeners.
     let is_encrypted = |one: &GatewayListener| matches!(one.protocol, ListenerProtocol::Https | ListenerProtocol::Tls);
     let are_alike = |other: &GatewayListener| {
         other.protocol == listener.protocol || (is_encrypted(other) && is_encrypted(listener))

@@ -148,10 +148,10 @@ impl<'a> RouteTranslation<'a, '_> {
     }
 }
 
-/// The only rule of a route. The first versions of the API allowed several, although nothing tells them apart.
+/// The only rule of a route. The first versions of the API allowed several, although nothing distinguishes them.
 fn only_rule(rules: &[TlsRule]) -> Result<&TlsRule, Unsupported> {
     match rules {
         [only] => Ok(only),
-        _ => Err(format!("{} rules; a TLSRoute has exactly one, because nothing tells them apart", rules.len())),
+        _ => Err(format!("{} rules; a TLSRoute has exactly one, because nothing distinguishes rules", rules.len())),
     }
 }

@@ -55,7 +55,7 @@ impl NamespaceMerge {
         }
     }
 
-    /// What the index is told about an event of a namespace.
+    /// The events that the index gets for an event of a namespace.
     fn take(&mut self, part: usize, event: IndexEvent) -> Vec<IndexEvent> {
         let mut told = Vec::new();
         let Some(part) = self.parts.get_mut(part) else { return told };

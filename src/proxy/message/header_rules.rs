@@ -20,7 +20,7 @@ pub(crate) const CLIENT_ISSUER: HeaderName = HeaderName::from_static("ssl-client
 pub(crate) const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("ssl-client-cert");
 
 /// Whether a field makes a statement about the client certificate of the connection. Servers that pass fields on as
-/// variables do not tell `-` from `_`.
+/// variables do not distinguish `-` and `_`.
 pub(crate) fn is_client_certificate_field(name: &HeaderName) -> bool {
     let text = name.as_str();
     let is = |field: HeaderName| {

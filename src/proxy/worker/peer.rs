@@ -97,7 +97,7 @@ struct PeerAuthorization {
     department: Option<Arc<DepartmentPolicy>>,
     /// Why all requests are refused, because of the client certificate.
     refusal: Option<CertificateRefusal>,
-    /// What subsystems are told about the client certificate.
+    /// The fields about the client certificate that subsystems get.
     forwarded: Option<Rc<ForwardedCertificate>>,
 }
 
@@ -294,7 +294,7 @@ impl DownstreamPeer {
         Some((refusal, detail))
     }
 
-    /// What the subsystem is told about the client certificate.
+    /// The fields about the client certificate that the subsystem gets.
     pub(crate) fn forwarded_certificate(&self) -> Option<Rc<ForwardedCertificate>> {
         self.authorization.borrow().forwarded.clone()
     }
