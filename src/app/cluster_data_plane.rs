@@ -12,12 +12,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use serde_json::Value;
 
 use crate::config::{ConfigProblems, ExcludedSource, MemoryDocument, MemoryDocuments, SharedDocuments};
 use crate::identity::MemoryTexts;
 use crate::kube::controller::{ControllerGauge, DataPlane, EndpointList};
-use crate::kube::translate::MemoryTextMap;
+use crate::kube::translate::{MemoryTextMap, NamedDocument};
 use crate::lifecycle::{Readiness, ReadinessBlock};
 use crate::telemetry::ConfigStatus;
 
@@ -34,6 +33,9 @@ pub struct ClusterDocuments {
     pub(crate) gauge: Arc<ControllerGauge>,
 }
 
+/// Documents by their names, each as the loader takes it.
+type ParsedDocuments = HashMap<Arc<str>, (Arc<NamedDocument>, MemoryDocument)>;
+
 /// The data plane of this process.
 pub struct ClusterDataPlane {
     cluster: ClusterDocuments,
@@ -41,7 +43,7 @@ pub struct ClusterDataPlane {
     live: LiveListeners,
     publisher: Arc<SnapshotPublisher>,
     status: Arc<ArcSwap<ConfigStatus>>,
-    parsed: Mutex<HashMap<String, (Value, MemoryDocument)>>,
+    parsed: Mutex<ParsedDocuments>,
     /// Held until the first configuration of the cluster is live.
     unready: Mutex<Option<ReadinessBlock>>,
 }
@@ -63,16 +65,17 @@ impl ClusterDataPlane {
     }
 
     /// The documents as the loader takes them. Those that cannot be read are among them, with their problems.
-    fn parse(&self, documents: &[(String, Value)]) -> Vec<MemoryDocument> {
+    fn parse(&self, documents: &[Arc<NamedDocument>]) -> Vec<MemoryDocument> {
         let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut known, mut all) = (HashMap::with_capacity(documents.len()), Vec::with_capacity(documents.len()));
-        for (name, value) in documents {
-            let document = match parsed.remove(name).filter(|(before, _)| before == value) {
+        for named in documents {
+            let before = parsed.remove(named.name()).filter(|(before, _)| Arc::ptr_eq(before, named));
+            let document = match before {
                 Some((_, document)) => document,
-                None => MemoryDocument::readable_or_faulty(name, value),
+                None => MemoryDocument::readable_or_faulty(named.name(), &named.content()),
             };
             all.push(document.clone());
-            known.insert(name.clone(), (value.clone(), document));
+            known.insert(Arc::clone(named.name()), (Arc::clone(named), document));
         }
         *parsed = known;
         all
@@ -94,7 +97,7 @@ impl DataPlane for ClusterDataPlane {
     fn apply(
         &self,
         version: &str,
-        documents: &[(String, Value)],
+        documents: &[Arc<NamedDocument>],
         texts: &MemoryTextMap,
     ) -> Result<Vec<ExcludedSource>, ConfigProblems> {
         self.set_texts(texts)?;

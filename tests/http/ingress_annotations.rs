@@ -78,8 +78,8 @@ fn add_ingress(index: &mut Index, name: &str, path: &str, annotations: &[(&str, 
 
 /// Adds the lists of the translated documents to a configuration.
 fn add_documents(document: &mut Value, index: &Index) {
-    for (_, translated) in translate(index, &ServiceSettings::default(), &NoTexts).documents {
-        for (list, items) in translated.as_object().unwrap() {
+    for translated in translate(index, &ServiceSettings::default(), &NoTexts).documents {
+        for (list, items) in translated.content().as_object().unwrap() {
             if document.get(list).is_none() {
                 document[list] = json!([]);
             }

@@ -1,6 +1,7 @@
 //! A Department with its ClientAuthPolicy, CommandSet and Grant, from the objects to requests with real certificates.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use tallygate::identity::{
 use tallygate::kube::CONTROLLER_NAME;
 use tallygate::kube::index::Index;
 use tallygate::kube::objects::ObjectKind;
-use tallygate::kube::translate::{AuthorityDigests, ServiceSettings, TextCheck, Translation, translate};
+use tallygate::kube::translate::{AuthorityDigests, NamedDocument, ServiceSettings, TextCheck, Translation, translate};
 
 use crate::world::kube_documents::items_for_file;
 use crate::world::{ANY_PORT, Client, Leaf, Pki, Server, World, empty, request, request_to, spiffe};
@@ -172,7 +173,7 @@ fn objects(pki: &Path, tenant: &Path, server: std::net::SocketAddr) -> Index {
 /// Puts the texts of a translation in place, and its documents into the configuration.
 fn use_translation(document: &mut Value, texts: &MemoryTexts, (translation, index): (&Translation, &Index)) {
     for list in ["listeners", "departments", "subsystems", "backends", "grants"] {
-        let of_one = |(_, one): &(String, Value)| items_for_file(list, &one[list], index);
+        let of_one = |one: &Arc<NamedDocument>| items_for_file(list, &one.content()[list], index);
         document[list] = translation.documents.iter().flat_map(of_one).collect();
     }
     for listener in document["listeners"].as_array_mut().unwrap() {

@@ -89,12 +89,7 @@ fn apply(
 /// A text that differs whenever documents or texts differ.
 pub(super) fn version_of(translation: &Translation) -> String {
     let mut digest = Sha256::new();
-    for (name, document) in &translation.documents {
-        digest.update(name);
-        digest.update([0]);
-        digest.update(document.to_string());
-        digest.update([0]);
-    }
+    translation.documents.iter().for_each(|document| digest.update(document.digest()));
     for (name, text) in &translation.texts.0 {
         digest.update(name);
         digest.update([0]);

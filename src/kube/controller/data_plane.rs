@@ -5,12 +5,11 @@
 //! Leaves to others: the implementation (`app`).
 
 use std::collections::BTreeSet;
-
-use serde_json::Value;
+use std::sync::Arc;
 
 use crate::config::{ConfigProblems, ExcludedSource};
 use crate::kube::objects::ObjectKey;
-use crate::kube::translate::MemoryTextMap;
+use crate::kube::translate::{MemoryTextMap, NamedDocument};
 use crate::policy::ServiceEndpoints;
 
 /// Services, each with all its endpoints.
@@ -26,7 +25,7 @@ pub trait DataPlane: Send + Sync {
     fn apply(
         &self,
         version: &str,
-        documents: &[(String, Value)],
+        documents: &[Arc<NamedDocument>],
         texts: &MemoryTextMap,
     ) -> Result<Vec<ExcludedSource>, ConfigProblems>;
 

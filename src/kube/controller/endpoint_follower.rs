@@ -93,7 +93,7 @@ mod tests {
         fn apply(
             &self,
             _: &str,
-            _: &[(String, serde_json::Value)],
+            _: &[Arc<crate::kube::translate::NamedDocument>],
             _: &MemoryTextMap,
         ) -> Result<Vec<ExcludedSource>, ConfigProblems> {
             Ok(Vec::new())

@@ -26,7 +26,8 @@ use super::first_picture::{Arrival, FirstPicture, LastGoodSettings, read_last_go
 use super::last_good::{LastGoodConfig, RecordKeeper};
 use super::service_writer::ServiceWriter;
 use super::text_checks::TextChecks;
-use super::wanted_status::{WantedObject, ingress_events, wanted_statuses};
+use super::settled_routes::SettledRoutes;
+use super::wanted_status::{WantedObject, document_faults, ingress_events, wanted_routes, wanted_statuses};
 use crate::clock::Clock;
 use crate::kube::CONTROLLER_NAME;
 use crate::kube::events::{EventReporter, ObjectFaultNote};
@@ -34,7 +35,7 @@ use crate::kube::index::{Change, Fact, Index, IndexEvent};
 use crate::kube::lease::{LeaseElection, LeaseSettings};
 use crate::kube::objects::{Metadata, ObjectKey, ObjectKind};
 use crate::kube::status::{StatusQueue, StatusUpdate, WantedStatus, WriteTimes, compare_status, run_status_writer};
-use crate::kube::translate::{ServiceSettings, depends_on_endpoints, translate};
+use crate::kube::translate::{ServiceSettings, Translator, depends_on_endpoints};
 use crate::kube::watch::{MISSING_ANSWERS, RunningWatches, WatchScope, WatchTimes, start_scoped_watches};
 use crate::lifecycle::DrainWatcher;
 
@@ -85,7 +86,7 @@ pub async fn run_controller(
     let follower = tokio::spawn(follow_endpoints(endpoint_events, endpoints, plane, Arc::clone(&news)));
     let mut controller = Controller {
         index,
-        settings: settings.services,
+        translator: Translator::new(settings.services),
         checks: TextChecks::new(clock.clone()),
         clock: clock.clone(),
         applier: Applier::start(Arc::clone(&data_plane), Arc::clone(&gauge)),
@@ -95,6 +96,7 @@ pub async fn run_controller(
         reporter: events_of_objects,
         pending: PendingChange::default(),
         beginning: PendingObjects::default(),
+        settled: SettledRoutes::default(),
         is_leader: election.is_leader.clone(),
         has_endpoints: false,
     };
@@ -132,7 +134,7 @@ pub async fn run_controller(
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => controller.act(),
             Ok(()) = applied.changed() => controller.compare_statuses(),
             Ok(()) = is_leader.changed() => controller.follow_leadership(*is_leader.borrow_and_update()),
-            _ = compare.tick() => controller.compare_statuses(),
+            _ = compare.tick() => controller.compare_all_statuses(),
             _ = retry.tick() => controller.retry(),
         }
     }
@@ -194,7 +196,7 @@ impl PendingChange {
 struct Controller {
     index: Index,
     gauge: Arc<ControllerGauge>,
-    settings: ServiceSettings,
+    translator: Translator,
     checks: TextChecks,
     clock: Clock,
     applier: Applier,
@@ -203,6 +205,7 @@ struct Controller {
     reporter: EventReporter,
     pending: PendingChange,
     beginning: PendingObjects,
+    settled: SettledRoutes,
     is_leader: watch::Receiver<bool>,
     /// Whether the data plane has the endpoints of the first list.
     has_endpoints: bool,
@@ -232,7 +235,7 @@ impl Controller {
     /// whether they complete the first picture.
     fn take_endpoint_news(&mut self, services: &BTreeSet<ObjectKey>) -> bool {
         let is_first = !std::mem::replace(&mut self.has_endpoints, true);
-        let concerns = |service: &ObjectKey| depends_on_endpoints(&self.index, &self.settings, service);
+        let concerns = |service: &ObjectKey| depends_on_endpoints(&self.index, self.translator.settings(), service);
         let facts = is_first || services.iter().any(concerns);
         self.pending.add(Change { facts, ..Change::default() });
         self.gauge.note_objects(ObjectKind::EndpointSlice, &self.index);
@@ -251,7 +254,7 @@ impl Controller {
         }
         if change.facts {
             let begun = Instant::now();
-            let translation = translate(&self.index, &self.settings, &self.checks);
+            let translation = self.translator.translate(&self.index, &self.checks);
             self.gauge.note_translation(&translation, begun.elapsed());
             self.applier.submit(translation);
         } else if change.shown {
@@ -264,7 +267,7 @@ impl Controller {
         self.gauge.note_leadership(is_leader);
         self.queue.set_leader(is_leader);
         if is_leader {
-            self.compare_statuses();
+            self.compare_all_statuses();
             self.write_services();
         }
     }
@@ -279,28 +282,56 @@ impl Controller {
         }
     }
 
+    /// Compares the status of all objects, also of routes that have settled.
+    fn compare_all_statuses(&mut self) {
+        self.settled.clear();
+        self.compare_statuses();
+    }
+
     /// Compares the status of all objects with what they show, and hands the differences to the writer.
     fn compare_statuses(&mut self) {
         let Some(latest) = self.latest().filter(|_| *self.is_leader.borrow()) else { return };
         self.services.start_round(&latest.translation);
-        let all = self.all_wanted(&latest);
-        for (kind, key, wanted) in &all {
-            match self.difference(*kind, key, wanted) {
-                Some(update) => self.queue.submit(update),
-                None => self.queue.forget(*kind, key),
-            }
+        let faults = document_faults(&latest.config);
+        let mut compared = wanted_statuses(&latest.translation, &latest.config, &faults);
+        for (kind, key, wanted) in &compared {
+            self.submit_difference(*kind, key, wanted);
         }
-        self.report_faults(&all, &latest);
+        for route in wanted_routes(&latest.translation, &latest.config, &faults) {
+            let Some(fact) = self.index.route(route.kind, route.key) else { continue };
+            let may_settle = route.may_settle();
+            if may_settle && self.settled.has(route.key, route.outcome, &fact) {
+                continue;
+            }
+            let wanted = route.status();
+            let is_shown = !self.submit_difference(route.kind, route.key, &wanted);
+            self.settled.note(route.key, (route.outcome, fact), may_settle && is_shown);
+            compared.push((route.kind, route.key.clone(), wanted));
+        }
+        let known = latest.translation.routes.len() + latest.translation.other_routes.len();
+        self.settled.trim(known, |kind, key| self.index.route(kind, key).is_some());
+        self.report_faults(&compared, &latest);
+    }
+
+    /// Hands the difference between the wanted and the shown status to the writer. Returns whether there is one.
+    fn submit_difference(&self, kind: ObjectKind, key: &ObjectKey, wanted: &WantedStatus) -> bool {
+        let update = self.difference(kind, key, wanted);
+        let differs = update.is_some();
+        match update {
+            Some(update) => self.queue.submit(update),
+            None => self.queue.forget(kind, key),
+        }
+        differs
     }
 
     /// Reports what is not in order: the conditions of objects, and the faults of Ingresses, which have none.
-    fn report_faults(&mut self, all: &[WantedObject], latest: &AppliedTranslation) {
+    fn report_faults(&mut self, compared: &[WantedObject], latest: &AppliedTranslation) {
         let now = Instant::now();
         let mut of_ingresses: BTreeMap<ObjectKey, Vec<ObjectFaultNote>> = BTreeMap::new();
         for (key, reason, note) in ingress_events(latest) {
             of_ingresses.entry(key).or_default().push((reason.into(), note));
         }
-        for wanted in all {
+        for wanted in compared {
             let (kind, key, _) = wanted;
             let faults = match kind {
                 ObjectKind::Ingress => of_ingresses.remove(key).unwrap_or_default(),
@@ -310,7 +341,7 @@ impl Controller {
                 self.reporter.follow(*kind, meta, faults);
             }
         }
-        self.beginning.retain(all);
+        self.beginning.retain(compared); // a route that has settled has none
     }
 
     /// What is tried again from time to time.
@@ -319,22 +350,6 @@ impl Controller {
             return self.compare_statuses();
         }
         self.write_services();
-    }
-
-    /// The wanted statuses: those of the translation, and empty ones for routes that have no parent of ours any more.
-    fn all_wanted(&self, latest: &AppliedTranslation) -> Vec<WantedObject> {
-        let mut wanted = wanted_statuses(&latest.translation, &latest.config);
-        let known: std::collections::HashSet<(ObjectKind, ObjectKey)> =
-            wanted.iter().map(|(kind, key, _)| (*kind, key.clone())).collect();
-        let http = self.index.http_routes().iter().map(|(key, _)| (ObjectKind::HttpRoute, key));
-        let grpc = self.index.grpc_routes().iter().map(|(key, _)| (ObjectKind::GrpcRoute, key));
-        let tls = self.index.tls_routes().iter().map(|(key, _)| (ObjectKind::TlsRoute, key));
-        for (kind, key) in http.chain(grpc).chain(tls) {
-            if !known.contains(&(kind, key.clone())) {
-                wanted.push((kind, key.clone(), WantedStatus::Route(Vec::new())));
-            }
-        }
-        wanted
     }
 
     fn difference(&self, kind: ObjectKind, key: &ObjectKey, wanted: &WantedStatus) -> Option<StatusUpdate> {

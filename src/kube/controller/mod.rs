@@ -22,6 +22,7 @@ mod features;
 mod first_picture;
 mod last_good;
 mod service_writer;
+mod settled_routes;
 mod text_checks;
 mod wanted_status;
 

@@ -8,6 +8,7 @@
 //! Leaves to others: the comparison with what is shown, and writing (`status`).
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::applied::AppliedTranslation;
 use super::data_plane::AppliedConfig;
@@ -23,9 +24,56 @@ use crate::kube::translate::{
 /// An object with the status that it should show.
 pub(super) type WantedObject = (ObjectKind, ObjectKey, WantedStatus);
 
-/// The status of every object of this controller.
-pub(super) fn wanted_statuses(translation: &Translation, applied: &AppliedConfig) -> Vec<WantedObject> {
-    let faults: HashMap<&str, String> = applied.excluded.iter().map(fault_of).collect();
+/// The problems of the documents that the data plane left out.
+pub(super) type DocumentFaults<'a> = HashMap<&'a str, String>;
+
+/// The problems of the documents that a configuration leaves out.
+pub(super) fn document_faults(applied: &AppliedConfig) -> DocumentFaults<'_> {
+    applied.excluded.iter().map(fault_of).collect()
+}
+
+/// A route with what became of it.
+pub(super) struct WantedRoute<'a> {
+    pub(super) kind: ObjectKind,
+    pub(super) key: &'a ObjectKey,
+    /// `None` if it has no parent of this controller: its status shows nothing of ours.
+    pub(super) outcome: Option<&'a Arc<RouteOutcome>>,
+    applied: &'a AppliedConfig,
+    fault: Option<&'a String>,
+}
+
+impl WantedRoute<'_> {
+    /// Whether its status follows from its translation alone.
+    pub(super) fn may_settle(&self) -> bool {
+        self.fault.is_none() && self.applied.rejected.is_none()
+    }
+
+    pub(super) fn status(&self) -> WantedStatus {
+        let parents = self.outcome.map(|route| route_status(route, self.applied, self.fault));
+        WantedStatus::Route(parents.unwrap_or_default())
+    }
+}
+
+/// All routes.
+pub(super) fn wanted_routes<'a>(
+    translation: &'a Translation,
+    applied: &'a AppliedConfig,
+    faults: &'a DocumentFaults<'_>,
+) -> impl Iterator<Item = WantedRoute<'a>> {
+    let ours = translation.routes.iter().map(move |route| {
+        let fault = route.document.as_ref().and_then(|document| faults.get(document.as_str()));
+        WantedRoute { kind: route.kind, key: &route.key, outcome: Some(route), applied, fault }
+    });
+    let others = translation.other_routes.iter();
+    ours.chain(others.map(move |(kind, key)| WantedRoute { kind: *kind, key, outcome: None, applied, fault: None }))
+}
+
+/// The status of every object of this controller, beside routes.
+pub(super) fn wanted_statuses(
+    translation: &Translation,
+    applied: &AppliedConfig,
+    faults: &DocumentFaults<'_>,
+) -> Vec<WantedObject> {
     let mut wanted = Vec::new();
     for (key, generation) in &translation.classes {
         wanted.push((ObjectKind::GatewayClass, key.clone(), class_status(*generation)));
@@ -34,15 +82,12 @@ pub(super) fn wanted_statuses(translation: &Translation, applied: &AppliedConfig
         translation.services.iter().map(|service| (&service.gateway, service)).collect();
     for gateway in &translation.gateways {
         let service = services.get(&gateway.key).copied();
-        let status = gateway_status(gateway, service, (applied, &faults));
+        let status = gateway_status(gateway, service, (applied, faults));
         wanted.push((ObjectKind::Gateway, gateway.key.clone(), status));
         for set in &gateway.listener_sets {
-            let status = listener_set_status(gateway, set, (applied, &faults));
+            let status = listener_set_status(gateway, set, (applied, faults));
             wanted.push((ObjectKind::ListenerSet, set.key.clone(), status));
         }
-    }
-    for route in &translation.routes {
-        wanted.push((route.kind, route.key.clone(), route_status(route, applied, &faults)));
     }
     for policy in &translation.policies {
         let ancestors = policy.ancestors.iter().map(|(parent, conditions)| WantedParent {
@@ -51,7 +96,7 @@ pub(super) fn wanted_statuses(translation: &Translation, applied: &AppliedConfig
         });
         wanted.push((ObjectKind::BackendTlsPolicy, policy.key.clone(), WantedStatus::Policy(ancestors.collect())));
     }
-    wanted.extend(own_statuses(translation, (applied, &faults)));
+    wanted.extend(own_statuses(translation, (applied, faults)));
     for ingress in &translation.ingresses {
         let addresses = translation.ingress_addresses.clone();
         let status = WantedStatus::Ingress(WantedIngress { addresses, former: Vec::new() });
@@ -63,7 +108,7 @@ pub(super) fn wanted_statuses(translation: &Translation, applied: &AppliedConfig
 /// The status of the objects of our own kinds.
 fn own_statuses(
     translation: &Translation,
-    (applied, faults): (&AppliedConfig, &HashMap<&str, String>),
+    (applied, faults): (&AppliedConfig, &DocumentFaults<'_>),
 ) -> Vec<WantedObject> {
     let mut wanted = Vec::new();
     let dated = |conditions: &[Condition], generation: i64| -> Vec<WantedCondition> {
@@ -105,7 +150,7 @@ fn own_statuses(
 fn live_conditions(
     conditions: &[Condition],
     document: Option<&String>,
-    (applied, faults): (&AppliedConfig, &HashMap<&str, String>),
+    (applied, faults): (&AppliedConfig, &DocumentFaults<'_>),
 ) -> Vec<Condition> {
     let fault = document.and_then(|document| faults.get(document.as_str()));
     let programmed = match (document, fault, &applied.rejected) {
@@ -123,7 +168,7 @@ fn live_conditions(
 
 /// The events of Ingresses: for each reason all its sentences, and the problem of a document that was left out.
 pub(super) fn ingress_events(latest: &AppliedTranslation) -> Vec<(ObjectKey, &'static str, String)> {
-    let excluded: HashMap<&str, String> = latest.config.excluded.iter().map(fault_of).collect();
+    let excluded = document_faults(&latest.config);
     let mut events = Vec::new();
     for ingress in &latest.translation.ingresses {
         let mut notes: BTreeMap<&'static str, Vec<&str>> = BTreeMap::new();
@@ -159,7 +204,7 @@ fn with_generation(condition: &Condition, generation: i64) -> WantedCondition {
 fn gateway_status(
     gateway: &GatewayOutcome,
     service: Option<&ServicePlan>,
-    (applied, faults): (&AppliedConfig, &HashMap<&str, String>),
+    (applied, faults): (&AppliedConfig, &DocumentFaults<'_>),
 ) -> WantedStatus {
     let fault = gateway.document.as_ref().and_then(|document| faults.get(document.as_str()));
     let addresses: Vec<GatewayAddress> = service.map(addresses_of).unwrap_or_default();
@@ -198,7 +243,7 @@ fn wanted_listeners(
 fn listener_set_status(
     gateway: &GatewayOutcome,
     set: &ListenerSetOutcome,
-    (applied, faults): (&AppliedConfig, &HashMap<&str, String>),
+    (applied, faults): (&AppliedConfig, &DocumentFaults<'_>),
 ) -> WantedStatus {
     let fault = gateway.document.as_ref().and_then(|document| faults.get(document.as_str()));
     let programmed = |listener: &ListenerOutcome| listener_programmed(listener, fault, applied);
@@ -284,8 +329,7 @@ fn gateway_programmed(
     }
 }
 
-fn route_status(route: &RouteOutcome, applied: &AppliedConfig, faults: &HashMap<&str, String>) -> WantedStatus {
-    let fault = route.document.as_ref().and_then(|document| faults.get(document.as_str()));
+fn route_status(route: &RouteOutcome, applied: &AppliedConfig, fault: Option<&String>) -> Vec<WantedParent> {
     let parents = route.parents.iter().map(|(parent, conditions)| {
         let conditions = conditions.iter().map(|one| match (one.kind, fault, &applied.rejected) {
             (ACCEPTED, Some(fault), _) if one.holds => Condition::fails(ACCEPTED, "UnsupportedValue", fault.clone()),
@@ -297,7 +341,7 @@ fn route_status(route: &RouteOutcome, applied: &AppliedConfig, faults: &HashMap<
             conditions: conditions.map(|one| with_generation(&one, route.generation)).collect(),
         }
     });
-    WantedStatus::Route(parents.collect())
+    parents.collect()
 }
 
 #[cfg(test)]
@@ -357,7 +401,7 @@ mod tests {
 
     /// `Programmed` of the Gateway and of its listeners, with `!` if it does not hold.
     fn programmed(translation: &Translation, applied: &AppliedConfig) -> Vec<String> {
-        let (_, _, status) = wanted_statuses(translation, applied).remove(0);
+        let (_, _, status) = wanted_statuses(translation, applied, &document_faults(applied)).remove(0);
         let WantedStatus::Gateway { conditions, listeners, .. } = status else { panic!("a Gateway") };
         let lists = [conditions].into_iter().chain(listeners.into_iter().map(|listener| listener.conditions));
         let shown = |one: WantedCondition| {
@@ -402,15 +446,17 @@ mod tests {
             parents: vec![(parent, vec![Condition::holds(ACCEPTED, "Accepted")])],
             document: Some("HTTPRoute shop/cart".to_owned()),
         };
-        let translation = Translation { routes: vec![route], ..Translation::default() };
+        let translation = Translation { routes: vec![Arc::new(route)], ..Translation::default() };
         for (applied, reason, status) in [
             (applied(&[], &[], None), "Accepted", ConditionStatus::True),
             (applied(&[], &["HTTPRoute shop/cart"], None), "UnsupportedValue", ConditionStatus::False),
             (applied(&[], &["HTTPRoute shop/other"], None), "Accepted", ConditionStatus::True),
             (applied(&[], &[], Some("a port is in use")), "Pending", ConditionStatus::False),
         ] {
-            let (_, _, wanted) = wanted_statuses(&translation, &applied).remove(0);
-            let WantedStatus::Route(parents) = wanted else { panic!("a route") };
+            let faults = document_faults(&applied);
+            let wanted = wanted_routes(&translation, &applied, &faults).next().expect("a route");
+            assert_eq!(wanted.may_settle(), reason == "Accepted");
+            let WantedStatus::Route(parents) = wanted.status() else { panic!("a route") };
             let accepted = &parents[0].conditions[0];
             assert_eq!((&*accepted.reason, accepted.status, accepted.generation), (reason, status, 3));
         }

@@ -39,6 +39,11 @@ impl ShownStatus {
 }
 
 impl<T: KubeObject> Fact<T> {
+    /// Whether a translation would see no difference.
+    pub(in crate::kube) fn means_the_same(&self, other: &Self) -> bool {
+        self.meta.means_the_same(&other.meta) && self.parsed == other.parsed
+    }
+
     /// Reads an object. Returns `None` if it has no name.
     pub(super) fn read(mut object: Value) -> Option<Self> {
         let metadata = object.get_mut("metadata").map(Value::take).unwrap_or_default();
@@ -53,11 +58,6 @@ impl<T: KubeObject> Fact<T> {
     /// The specification, if it could be read.
     pub fn valid(&self) -> Option<&T> {
         self.parsed.as_ref().ok()
-    }
-
-    /// Whether a translation would see a difference.
-    pub(super) fn means_the_same(&self, other: &Self) -> bool {
-        self.meta.means_the_same(&other.meta) && self.parsed == other.parsed
     }
 
     /// Whether the server shows the same: then a write that was based on the other is based on this one too.

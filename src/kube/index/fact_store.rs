@@ -3,6 +3,7 @@
 //! Guarantees:
 //! - Objects are in the order of their keys.
 //! - An event that shows the same object again is no change.
+//! - A store with the same [`FactRevision`] as before has the same facts, but for what the server shows of statuses.
 //!
 //! Leaves to others:
 //! - references between kinds: `translate`.
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use super::change::Change;
 use super::fact::Fact;
+use super::fact_revision::FactRevision;
 use super::kind_state::{KindState, OBJECTS_MAX};
 use crate::kube::objects::{KubeObject, ObjectKey};
 
@@ -22,6 +24,7 @@ use crate::kube::objects::{KubeObject, ObjectKey};
 pub struct FactStore<T> {
     objects: BTreeMap<ObjectKey, StoredFact<T>>,
     state: KindState,
+    revision: FactRevision,
 }
 
 #[derive(Clone, Debug)]
@@ -33,14 +36,19 @@ struct StoredFact<T> {
 
 impl<T> Default for FactStore<T> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), state: KindState::default() }
+        Self { objects: BTreeMap::new(), state: KindState::default(), revision: FactRevision::default() }
     }
 }
 
 impl<T> FactStore<T> {
     /// The object with this key, malformed ones included.
     pub fn get(&self, key: &ObjectKey) -> Option<&Fact<T>> {
-        self.objects.get(key).map(|stored| &*stored.fact)
+        self.get_shared(key).map(|fact| &**fact)
+    }
+
+    /// The object with this key, to be compared by its address: an object that changes has another one.
+    pub fn get_shared(&self, key: &ObjectKey) -> Option<&Arc<Fact<T>>> {
+        self.objects.get(key).map(|stored| &stored.fact)
     }
 
     /// The specification of the object with this key; `None` if it is missing or malformed.
@@ -50,7 +58,17 @@ impl<T> FactStore<T> {
 
     /// All objects in the order of their keys, malformed ones included.
     pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Fact<T>)> {
-        self.objects.iter().map(|(key, stored)| (key, &*stored.fact))
+        self.iter_shared().map(|(key, fact)| (key, &**fact))
+    }
+
+    /// All objects as [`FactStore::iter`], to be compared by their addresses.
+    pub fn iter_shared(&self) -> impl Iterator<Item = (&ObjectKey, &Arc<Fact<T>>)> {
+        self.objects.iter().map(|(key, stored)| (key, &stored.fact))
+    }
+
+    /// The revision of the facts.
+    pub fn revision(&self) -> &FactRevision {
+        &self.revision
     }
 
     /// The objects of one namespace in the order of their names, malformed ones included.
@@ -92,11 +110,20 @@ impl<T> FactStore<T> {
         }
         let (before, relist) = (self.objects.len(), self.state.relist);
         self.objects.retain(|_, stored| stored.relist == relist);
-        if self.objects.len() < before { Change::FACTS } else { Change::default() }
+        self.changed(if self.objects.len() < before { Change::FACTS } else { Change::default() })
     }
 
     pub(super) fn delete(&mut self, key: &ObjectKey) -> Change {
-        if self.objects.remove(key).is_some() { Change::FACTS } else { Change::default() }
+        let is_known = self.objects.remove(key).is_some();
+        self.changed(if is_known { Change::FACTS } else { Change::default() })
+    }
+
+    /// Begins a new revision if facts have changed.
+    fn changed(&mut self, change: Change) -> Change {
+        if change.facts {
+            self.revision = FactRevision::default();
+        }
+        change
     }
 }
 
@@ -115,7 +142,7 @@ impl<T: KubeObject> FactStore<T> {
                 self.objects.insert(key, StoredFact { fact: Arc::new(fact), relist });
             }
         }
-        change
+        self.changed(change)
     }
 
     fn has_place_for(&self, key: &ObjectKey) -> bool {

@@ -16,12 +16,15 @@ mod change;
 mod endpoints;
 mod event;
 mod fact;
+mod fact_revision;
 mod fact_store;
 mod kind_state;
+mod route_fact;
 mod shared_endpoints;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -35,8 +38,10 @@ pub use self::change::Change;
 pub use self::endpoints::{EndpointIndex, EndpointState, KnownEndpoint};
 pub use self::event::IndexEvent;
 pub use self::fact::{Fact, ShownStatus};
+pub use self::fact_revision::FactRevision;
 pub use self::fact_store::FactStore;
 pub use self::kind_state::OBJECTS_MAX;
+pub use self::route_fact::RouteFact;
 pub use self::shared_endpoints::SharedEndpoints;
 
 /// Facts about all objects. A clone shares the facts, and follows the endpoints.
@@ -163,6 +168,16 @@ impl Index {
     /// TLSRoutes.
     pub fn tls_routes(&self) -> &FactStore<TlsRoute> {
         &self.tls_routes
+    }
+
+    /// A route of any kind; `None` if it is missing, or if the kind is none of routes.
+    pub fn route(&self, kind: ObjectKind, key: &ObjectKey) -> Option<RouteFact> {
+        match kind {
+            ObjectKind::HttpRoute => self.http_routes.get_shared(key).map(|fact| RouteFact::Http(Arc::clone(fact))),
+            ObjectKind::GrpcRoute => self.grpc_routes.get_shared(key).map(|fact| RouteFact::Grpc(Arc::clone(fact))),
+            ObjectKind::TlsRoute => self.tls_routes.get_shared(key).map(|fact| RouteFact::Tls(Arc::clone(fact))),
+            _ => None,
+        }
     }
 
     /// ReferenceGrants.

@@ -24,7 +24,7 @@ use crate::kube::objects::{
 const SYSTEM_AUTHORITIES: &str = "System";
 
 /// A policy with its conditions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PolicyOutcome {
     /// The policy.
     pub key: ObjectKey,
@@ -40,6 +40,8 @@ pub(super) struct TlsPolicies {
     policies: Vec<PolicyPlan>,
     /// The policy of each Service, and of each named port of a Service.
     targets: BTreeMap<(ObjectKey, Option<Box<str>>), usize>,
+    /// All policies with each Service among their targets, those in conflict as well.
+    of_services: BTreeMap<ObjectKey, BTreeSet<usize>>,
 }
 
 #[derive(Debug)]
@@ -49,8 +51,6 @@ struct PolicyPlan {
     /// The keys of `tls`, or why the policy cannot be used.
     tls: Result<Value, BrokenReference>,
     conditions: Vec<Condition>,
-    /// The targets, of which it has those that no older policy has.
-    targets: Vec<(ObjectKey, Option<Box<str>>)>,
     used_by: BTreeSet<ObjectKey>,
 }
 
@@ -73,34 +73,38 @@ impl TlsPolicies {
             for target in &targets {
                 has_conflict |= policies.targets.contains_key(target);
                 policies.targets.entry(target.clone()).or_insert(position);
+                policies.of_services.entry(target.0.clone()).or_default().insert(position);
             }
             let mut plan = plan_policy(index, (key, fact.meta.generation), policy, texts);
             if has_conflict {
                 let message = "an older policy has the same target";
                 plan.conditions[0] = Condition::fails(ACCEPTED, "Conflicted", message);
             }
-            plan.targets = targets;
             policies.policies.push(plan);
         }
         policies
     }
 
-    /// The `tls` of a port of a Service that these Gateways use; `None` without a policy.
+    /// Whether a policy has this Service among its targets.
+    pub(super) fn has_target(&self, service: &ObjectKey) -> bool {
+        self.of_services.contains_key(service)
+    }
+
+    /// Notes that these Gateways use a Service. A policy in conflict is used by nobody, but its status is shown where
+    /// its Service is used.
+    pub(super) fn mark_used(&mut self, service: &ObjectKey, gateways: &[ObjectKey]) {
+        for position in self.of_services.get(service).into_iter().flatten() {
+            self.policies[*position].used_by.extend(gateways.iter().cloned());
+        }
+    }
+
+    /// The `tls` of a port of a Service; `None` without a policy.
     ///
     /// # Errors
     /// If the policy cannot be used.
-    pub(super) fn tls_of(
-        &mut self,
-        service: &ObjectKey,
-        port_name: &str,
-        gateways: &[ObjectKey],
-    ) -> Result<Option<Value>, BrokenReference> {
+    pub(super) fn tls_of(&self, service: &ObjectKey, port_name: &str) -> Result<Option<Value>, BrokenReference> {
         let named = (service.clone(), Some(port_name.into()));
         let position = self.targets.get(&named).or_else(|| self.targets.get(&(service.clone(), None))).copied();
-        // A policy in conflict is used by nobody, but its status is shown where its Service is used.
-        for plan in self.policies.iter_mut().filter(|plan| plan.targets.iter().any(|(key, _)| key == service)) {
-            plan.used_by.extend(gateways.iter().cloned());
-        }
         position.map(|position| self.policies[position].tls.clone()).transpose()
     }
 
@@ -144,7 +148,7 @@ fn plan_policy(
             Condition::fails(RESOLVED_REFS, broken.reason, broken.message.clone()),
         ],
     };
-    PolicyPlan { key: key.clone(), generation, tls, conditions, targets: Vec::new(), used_by: BTreeSet::new() }
+    PolicyPlan { key: key.clone(), generation, tls, conditions, used_by: BTreeSet::new() }
 }
 
 fn policy_tls(

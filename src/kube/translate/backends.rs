@@ -5,29 +5,60 @@
 //! - A Service without endpoints is answered with 503 for its share. Its endpoints are no part of the configuration:
 //!   they reach the data plane by themselves.
 //! - All routes that use a Service in the same way share one backend, and so its connections.
+//! - What an object uses is recorded, so that its translation can be taken again without resolving references.
 //!
 //! Leaves to others: the choice of endpoints (`index`), and their way (`controller`).
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::backend_tls::{PolicyOutcome, TlsPolicies};
 use super::certificates::CertificateTexts;
+use super::named_document::NamedDocument;
 use super::names;
 use super::references::{BrokenReference, Referent, Referrer, check_permission};
-use crate::kube::index::Index;
-use crate::kube::objects::{BackendReference, ObjectKey, ServicePort};
+use crate::kube::index::{Fact, Index};
+use crate::kube::objects::{BackendReference, ObjectKey, Service, ServicePort};
 
 /// The longest wait for the head of a response, unless the route sets a timeout: that of nginx (`proxy_read_timeout`).
 const RESPONSE_TIMEOUT: &str = "60s";
 
-/// The backends of the configuration, by their ids.
+/// Backends by their ids.
+pub(super) type BackendMap = HashMap<Arc<str>, Arc<BackendDocument>>;
+
+/// The backends of the configuration.
 #[derive(Debug, Default)]
 pub(super) struct BackendSet {
-    documents: BTreeMap<String, BackendDocument>,
+    /// In the order of their first use: those of new objects come last, and the others keep their places.
+    documents: Vec<Arc<BackendDocument>>,
+    by_id: BackendMap,
+    /// Those of the last translation.
+    before: BackendMap,
     policies: TlsPolicies,
     user: BackendUser,
+    uses: BackendUses,
+}
+
+/// What an object uses: its translation depends on nothing else of Services.
+#[derive(Debug, Default)]
+pub(super) struct BackendUses {
+    /// The Services that were looked up.
+    services: Vec<(ObjectKey, Option<Arc<Fact<Service>>>)>,
+    backends: Vec<Arc<BackendDocument>>,
+    /// The Services with policies, each with the Gateways that use it.
+    policies: Vec<(ObjectKey, Vec<ObjectKey>)>,
+}
+
+impl BackendUses {
+    /// Whether the Services that were looked up are the same.
+    pub(super) fn has_same_services(&self, index: &Index) -> bool {
+        self.services.iter().all(|(key, before)| match (before, index.services().get_shared(key)) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (before, now) => before.is_none() && now.is_none(),
+        })
+    }
 }
 
 /// Who uses the backends that are resolved next.
@@ -73,9 +104,10 @@ impl BackendOverrides {
 /// A backend of the configuration.
 #[derive(Debug)]
 pub(super) struct BackendDocument {
-    /// The Service, for messages.
+    id: Arc<str>,
+    /// The Service whose endpoints it names.
     pub(super) service: ObjectKey,
-    pub(super) document: Value,
+    pub(super) document: Arc<NamedDocument>,
 }
 
 /// The protocol towards the endpoints of a Service.
@@ -95,9 +127,9 @@ pub(super) struct ResolvedBackend {
 }
 
 impl BackendSet {
-    /// No backends yet.
-    pub(super) fn new(policies: TlsPolicies) -> Self {
-        Self { policies, ..Self::default() }
+    /// No backends yet. `before` has those of the last translation.
+    pub(super) fn new(policies: TlsPolicies, before: BackendMap) -> Self {
+        Self { policies, before, ..Self::default() }
     }
 
     /// Sets who uses the backends that are resolved from now on.
@@ -105,9 +137,27 @@ impl BackendSet {
         self.user = user;
     }
 
-    /// The backends in the order of their ids, and the policies with their conditions.
-    pub(super) fn into_parts(self) -> (impl Iterator<Item = BackendDocument>, Vec<PolicyOutcome>) {
-        (self.documents.into_values(), self.policies.into_outcomes())
+    /// What was used since the last call, or by objects whose uses nobody takes.
+    pub(super) fn take_uses(&mut self) -> BackendUses {
+        std::mem::take(&mut self.uses)
+    }
+
+    /// Adds what an object uses whose translation is taken again.
+    pub(super) fn add_uses(&mut self, uses: &BackendUses) {
+        uses.backends.iter().for_each(|backend| self.add_document(backend));
+        uses.policies.iter().for_each(|(service, gateways)| self.policies.mark_used(service, gateways));
+    }
+
+    /// The backends in the order of their first use and by their ids, and the policies with their conditions.
+    pub(super) fn into_parts(self) -> (Vec<Arc<BackendDocument>>, BackendMap, Vec<PolicyOutcome>) {
+        (self.documents, self.by_id, self.policies.into_outcomes())
+    }
+
+    fn add_document(&mut self, backend: &Arc<BackendDocument>) {
+        if !self.by_id.contains_key(&backend.id) {
+            self.by_id.insert(Arc::clone(&backend.id), Arc::clone(backend));
+            self.documents.push(Arc::clone(backend));
+        }
     }
 
     /// The backend of a reference, without retries.
@@ -141,6 +191,7 @@ impl BackendSet {
         }
         let key = check_permission(index, from, Referent { group, kind, namespace: namespace.as_deref(), name })?;
         let not_found = |message: String| BrokenReference { reason: "BackendNotFound", message };
+        self.uses.services.push((key.clone(), index.services().get_shared(&key).map(Arc::clone)));
         let service = index.services().valid(&key).ok_or_else(|| not_found(format!("there is no Service {key}")))?;
         if &*service.spec.kind == "ExternalName" {
             let message = format!("the Service {key} is an ExternalName: it could name any host, so it is refused");
@@ -157,9 +208,18 @@ impl BackendSet {
         let tls = match self.user.overrides.tls_of(&key) {
             Some(tls) => Some(tls),
             None if self.user.is_passthrough => None,
-            None => self.policies.tls_of(&key, &port.name, &self.user.gateways)?,
+            None => self.policy_tls(&key, &port.name)?,
         };
         Ok(self.add((&key, port), protocol, (tls, retries)))
+    }
+
+    /// What the policies say about a port of a Service.
+    fn policy_tls(&mut self, service: &ObjectKey, port_name: &str) -> Result<Option<Value>, BrokenReference> {
+        if self.policies.has_target(service) {
+            self.policies.mark_used(service, &self.user.gateways);
+            self.uses.policies.push((service.clone(), self.user.gateways.clone()));
+        }
+        self.policies.tls_of(service, port_name)
     }
 
     fn add(
@@ -185,26 +245,43 @@ impl BackendSet {
         if let Some(hash) = self.user.overrides.variant() {
             variant += &format!("-n{hash}");
         }
-        let overrides = &self.user.overrides.keys;
         let id = names::backend(service, port.port, &variant);
-        self.documents.entry(id.clone()).or_insert_with(|| {
-            let endpoints = json!({ "service": service.to_string(), "port": port.name, "secure": tls.is_some() });
-            let mut document = json!({ "id": id, "endpoints": endpoints, "protocol": word });
-            if protocol != BackendProtocol::Tcp {
-                document["timeouts"] = json!({ "response": RESPONSE_TIMEOUT });
-            }
-            if let Some(tls) = tls {
-                document["tls"] = tls;
-            }
-            if let Some(retries) = retries {
-                document["retries"] = retries.clone();
-            }
-            for (key, value) in overrides {
-                document[key] = value.clone();
-            }
-            BackendDocument { service: service.clone(), document }
-        });
+        let backend = match self.by_id.get(id.as_str()) {
+            Some(known) => Arc::clone(known),
+            None => self.new_backend(&id, (service, port), (protocol, word), (tls, retries)),
+        };
+        self.add_document(&backend);
+        self.uses.backends.push(backend);
         ResolvedBackend { id, protocol }
+    }
+
+    /// A backend that no other object has used yet: that of the last translation, if it is the same.
+    fn new_backend(
+        &self,
+        id: &str,
+        (service, port): (&ObjectKey, &ServicePort),
+        (protocol, word): (BackendProtocol, &str),
+        (tls, retries): (Option<Value>, Option<&Value>),
+    ) -> Arc<BackendDocument> {
+        let endpoints = json!({ "service": service.to_string(), "port": port.name, "secure": tls.is_some() });
+        let mut backend = json!({ "id": id, "endpoints": endpoints, "protocol": word });
+        if protocol != BackendProtocol::Tcp {
+            backend["timeouts"] = json!({ "response": RESPONSE_TIMEOUT });
+        }
+        if let Some(tls) = tls {
+            backend["tls"] = tls;
+        }
+        if let Some(retries) = retries {
+            backend["retries"] = retries.clone();
+        }
+        for (key, value) in &self.user.overrides.keys {
+            backend[key] = value.clone();
+        }
+        let document = NamedDocument::new(&format!("Service {service} ({id})"), &json!({ "backends": [backend] }));
+        if let Some(before) = self.before.get(id).filter(|before| *before.document == document) {
+            return Arc::clone(before);
+        }
+        Arc::new(BackendDocument { id: id.into(), service: service.clone(), document: Arc::new(document) })
     }
 }
 

@@ -25,7 +25,7 @@ use crate::kube::objects::{
 };
 
 /// A policy with its conditions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ClientAuthOutcome {
     /// The policy.
     pub key: ObjectKey,

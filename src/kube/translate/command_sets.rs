@@ -20,7 +20,7 @@ use crate::kube::index::Index;
 use crate::kube::objects::{CommandMatchSpec, CommandSetSpec, CommandSpec, FieldMatchSpec, ObjectKey, RefuseOrAllow};
 
 /// A CommandSet with its conditions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CommandSetOutcome {
     /// Its key.
     pub key: ObjectKey,

@@ -23,7 +23,7 @@ use crate::kube::objects::{
 };
 
 /// A Department with its conditions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DepartmentOutcome {
     /// Its key.
     pub key: ObjectKey,

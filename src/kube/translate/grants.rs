@@ -7,6 +7,7 @@
 //! Leaves to others: globs and limits (`config`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -22,7 +23,7 @@ use crate::kube::objects::{GrantSpec, ObjectKey, ObjectKind};
 const ALL_COMMANDS: &str = "*";
 
 /// A Grant with its conditions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GrantOutcome {
     /// Its key.
     pub key: ObjectKey,
@@ -68,7 +69,7 @@ impl ClosedRoutes {
 pub(super) struct GrantSubjects<'a> {
     pub(super) departments: &'a DepartmentSet,
     pub(super) gateways: &'a [GatewayPlan<'a>],
-    pub(super) routes: &'a [RouteOutcome],
+    pub(super) routes: &'a [Arc<RouteOutcome>],
 }
 
 /// Translates all Grants, the oldest first.
@@ -77,6 +78,9 @@ pub(super) fn translate_grants(
     subjects: &GrantSubjects<'_>,
 ) -> (Vec<(String, Value)>, Vec<GrantOutcome>) {
     let mut facts: Vec<(&ObjectKey, &Fact<GrantSpec>)> = index.grants().iter().collect();
+    if facts.is_empty() {
+        return (Vec::new(), Vec::new());
+    }
     facts.sort_by_cached_key(|(key, fact)| (fact.meta.created, (*key).clone()));
     let lookup = GrantLookup::new(subjects);
     let (mut documents, mut outcomes) = (Vec::new(), Vec::with_capacity(facts.len()));
@@ -117,7 +121,7 @@ impl<'a> GrantLookup<'a> {
         Self {
             departments: subjects.departments,
             gateways: gateways.map(|plan| names::department(plan.key)).collect(),
-            routes: subjects.routes.iter().map(|route| ((route.kind, &route.key), route)).collect(),
+            routes: subjects.routes.iter().map(|route| ((route.kind, &route.key), &**route)).collect(),
         }
     }
 

@@ -46,7 +46,7 @@ const REVOCATION_ENTRY: &str = "ca.crl";
 type IngressFault = (&'static str, String);
 
 /// An Ingress of this controller.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct IngressOutcome {
     /// Its key.
     pub key: ObjectKey,

@@ -1,7 +1,8 @@
 //! Translation: from facts about the cluster to a configuration, and to the conditions that the status should show.
 //!
 //! Guarantees:
-//! - Pure: the same facts give the same translation. No clock, no network.
+//! - Pure: the same facts give the same translation. No clock, no network. What a [`Translator`] keeps of its last
+//!   translation saves time only.
 //! - The configuration is made of the same documents that a file has, one for each object, and each fails alone.
 //! - Every object of this controller has conditions.
 //!
@@ -23,14 +24,17 @@ mod hostnames;
 mod http_filters;
 mod ingress_listeners;
 mod ingresses;
+mod named_document;
 mod names;
 pub mod nginx;
 mod references;
+mod route_memo;
 mod routes;
 mod services;
 mod tls_routes;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -42,12 +46,13 @@ pub use self::condition::{ACCEPTED, CONFLICTED, Condition, PROGRAMMED, RESOLVED_
 pub use self::departments::DepartmentOutcome;
 pub use self::grants::GrantOutcome;
 pub use self::ingresses::IngressOutcome;
+pub use self::named_document::{DocumentList, NamedDocument};
 pub use self::nginx::AnnotationCounts;
 pub use self::routes::RouteOutcome;
 pub use self::services::{ServicePlan, ServiceSettings, TARGET_PORTS, depends_on_endpoints};
 
 use self::backend_tls::TlsPolicies;
-use self::backends::BackendSet;
+use self::backends::{BackendMap, BackendSet};
 use self::certificates::TextCollector;
 use self::client_auth_policies::ClientAuthPolicies;
 use self::command_sets::CommandSets;
@@ -55,17 +60,19 @@ use self::departments::DepartmentSet;
 use self::gateways::{GatewayListenerPlan, GatewayPlan, plan_gateways};
 use self::grants::{ClosedRoutes, GrantSubjects, translate_grants};
 use self::ingresses::{IngressTranslation, ingress_addresses, translate_ingresses};
+use self::named_document::DocumentPool;
+use self::route_memo::{RouteMemo, RouteSurroundings};
 use self::routes::RouteTranslation;
 use self::services::plan_services;
 use super::CONTROLLER_NAME;
 use super::index::Index;
-use super::objects::{IngressAddress, ObjectKey, RouteKind};
+use super::objects::{IngressAddress, ObjectKey, ObjectKind, RouteKind};
 
 /// The translation of all objects.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Translation {
-    /// The documents of the configuration, each with the name of its object, in the order in which earlier ones win.
-    pub documents: Vec<(String, Value)>,
+    /// The documents of the configuration, in the order in which earlier ones win.
+    pub documents: DocumentList,
     /// The certificates, keys and authorities that the documents name.
     pub texts: MemoryTextMap,
     /// The Services whose endpoints the documents name.
@@ -75,7 +82,9 @@ pub struct Translation {
     /// The Gateways of this controller.
     pub gateways: Vec<GatewayOutcome>,
     /// The routes with a parent of this controller.
-    pub routes: Vec<RouteOutcome>,
+    pub routes: Vec<Arc<RouteOutcome>>,
+    /// The other routes: their statuses have no entries of this controller.
+    pub other_routes: Vec<(ObjectKind, ObjectKey)>,
     /// The BackendTLSPolicies.
     pub policies: Vec<PolicyOutcome>,
     /// The Departments.
@@ -97,7 +106,7 @@ pub struct Translation {
 }
 
 /// A Gateway with its conditions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GatewayOutcome {
     /// The Gateway.
     pub key: ObjectKey,
@@ -116,7 +125,7 @@ pub struct GatewayOutcome {
 }
 
 /// A ListenerSet with its conditions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ListenerSetOutcome {
     /// The ListenerSet.
     pub key: ObjectKey,
@@ -129,7 +138,7 @@ pub struct ListenerSetOutcome {
 }
 
 /// A listener of a Gateway with its conditions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ListenerOutcome {
     /// Its name.
     pub name: String,
@@ -147,71 +156,112 @@ pub struct ListenerOutcome {
 
 /// Translates all objects. `check` checks certificates and keys as the loader of the configuration does.
 pub fn translate(index: &Index, settings: &ServiceSettings, check: &dyn TextCheck) -> Translation {
-    let mut texts = TextCollector::new(check);
-    let mut auth_policies = ClientAuthPolicies::read(index, &mut texts);
-    let mut gateways = plan_gateways(index, &mut auth_policies, &mut texts);
-    let (services, abandoned_services) = plan_services(index, &mut gateways, settings);
-    let gateway_documents: Vec<(String, Value)> =
-        gateways.iter().filter_map(|plan| Some((gateway_document_name(plan.key), gateways::document(plan)?))).collect();
-    let (command_sets, closed) = (CommandSets::read(index, check), ClosedRoutes::read(index));
-    let mut routes = RouteTranslation {
-        index,
-        gateways: &mut gateways,
-        backends: BackendSet::new(TlsPolicies::read(index, &mut texts)),
-        documents: Vec::new(),
-        outcomes: Vec::new(),
-        command_sets: &command_sets,
-        closed: &closed,
-    };
-    routes.translate_all();
-    routes.translate_tls_routes();
-    let RouteTranslation { mut backends, documents: route_documents, outcomes, .. } = routes;
-    let IngressTranslation { documents: ingress_documents, outcomes: ingresses } =
-        translate_ingresses(index, &mut texts, &mut backends);
-    // The listeners are known, and so are all realms. Departments come first: nothing takes an id from them.
-    let departments = DepartmentSet::translate(index, &texts);
-    let subjects = GrantSubjects { departments: &departments, gateways: &gateways, routes: &outcomes };
-    let (grant_documents, grants) = translate_grants(index, &subjects);
-    let mut documents = departments.documents;
-    documents.extend(gateway_documents);
-    let (backend_documents, policies) = backends.into_parts();
-    let mut backend_services = BTreeSet::new();
-    documents.extend(backend_documents.map(|backend| {
-        backend_services.insert(backend.service.clone());
-        let name = format!("Service {} ({})", backend.service, backend.document["id"].as_str().unwrap_or_default());
-        (name, serde_json::json!({ "backends": [backend.document] }))
-    }));
-    documents.extend(route_documents);
-    documents.extend(ingress_documents);
-    documents.extend(grant_documents);
-    set_proxy_protocol(&mut documents, &settings.proxy_protocol);
-    Translation {
-        documents,
-        texts: texts.texts,
-        backend_services,
-        classes: classes(index),
-        gateways: gateways.into_iter().map(gateway_outcome).collect(),
-        routes: outcomes,
-        policies,
-        departments: departments.outcomes,
-        command_sets: command_sets.outcomes,
-        grants,
-        client_auth_policies: auth_policies.into_outcomes(),
-        ingresses,
-        ingress_addresses: ingress_addresses(index, settings),
-        services,
-        abandoned_services,
-    }
+    Translator::new(settings.clone()).translate(index, check)
 }
 
-/// Adds the trusted load balancers to every listener.
-fn set_proxy_protocol(documents: &mut [(String, Value)], ranges: &[String]) {
-    if ranges.is_empty() {
-        return;
+/// Translates again and again. Takes time in proportion to what has changed, and little for each route.
+#[derive(Debug)]
+pub struct Translator {
+    settings: ServiceSettings,
+    documents: DocumentPool,
+    routes: RouteMemo,
+    backends: BackendMap,
+}
+
+impl Translator {
+    /// A translator that has translated nothing yet.
+    pub fn new(settings: ServiceSettings) -> Self {
+        let (documents, routes) = (DocumentPool::default(), RouteMemo::default());
+        Self { settings, documents, routes, backends: BackendMap::new() }
     }
-    let listeners = documents.iter_mut().filter_map(|(_, document)| document.get_mut("listeners"));
-    for listener in listeners.filter_map(Value::as_array_mut).flatten() {
-        listener["proxyProtocol"] = serde_json::json!(ranges);
+
+    /// The settings of all translations.
+    pub fn settings(&self) -> &ServiceSettings {
+        &self.settings
+    }
+
+    /// Translates all objects. The result is that of [`translate`].
+    pub fn translate(&mut self, index: &Index, check: &dyn TextCheck) -> Translation {
+        self.documents.begin();
+        let mut texts = TextCollector::new(check);
+        let mut auth_policies = ClientAuthPolicies::read(index, &mut texts);
+        let mut gateways = plan_gateways(index, &mut auth_policies, &mut texts);
+        let (services, abandoned_services) = plan_services(index, &mut gateways, &self.settings);
+        let gateway_documents = gateways.iter().filter_map(|plan| {
+            let document = gateways::document(plan)?;
+            Some((gateway_document_name(plan.key), self.with_proxy_protocol(document)))
+        });
+        let gateway_documents: Vec<(String, Value)> = gateway_documents.collect();
+        let gateway_documents = self.pooled(gateway_documents);
+        let (command_sets, closed) = (CommandSets::read(index, check), ClosedRoutes::read(index));
+        self.routes.begin(index, RouteSurroundings::new(index, &gateway_documents));
+        let policies = TlsPolicies::read(index, &mut texts);
+        let mut routes = RouteTranslation {
+            index,
+            gateways: &mut gateways,
+            backends: BackendSet::new(policies, std::mem::take(&mut self.backends)),
+            documents: Vec::new(),
+            outcomes: Vec::new(),
+            others: Vec::new(),
+            memo: &mut self.routes,
+            command_sets: &command_sets,
+            closed: &closed,
+        };
+        routes.translate_all();
+        let RouteTranslation { mut backends, documents: route_documents, outcomes, others, .. } = routes;
+        self.routes.end();
+        let IngressTranslation { documents: ingress_documents, outcomes: ingresses } =
+            translate_ingresses(index, &mut texts, &mut backends);
+        let ingress_documents = ingress_documents.into_iter();
+        let ingress_documents = ingress_documents.map(|(name, document)| (name, self.with_proxy_protocol(document)));
+        let ingress_documents: Vec<(String, Value)> = ingress_documents.collect();
+        // The listeners are known, and so are all realms. Departments come first: nothing takes an id from them.
+        let departments = DepartmentSet::translate(index, &texts);
+        let subjects = GrantSubjects { departments: &departments, gateways: &gateways, routes: &outcomes };
+        let (grant_documents, grants) = translate_grants(index, &subjects);
+        let (backend_documents, backends, policies) = backends.into_parts();
+        self.backends = backends;
+        let backend_services: BTreeSet<ObjectKey> = backend_documents.iter().map(|one| one.service.clone()).collect();
+        let mut documents = self.pooled(departments.documents);
+        documents.extend(gateway_documents);
+        documents.extend(backend_documents.iter().map(|backend| Arc::clone(&backend.document)));
+        documents.extend(route_documents);
+        documents.extend(self.pooled(ingress_documents));
+        documents.extend(self.pooled(grant_documents));
+        Translation {
+            documents,
+            texts: texts.texts,
+            backend_services,
+            classes: classes(index),
+            gateways: gateways.into_iter().map(gateway_outcome).collect(),
+            routes: outcomes,
+            other_routes: others,
+            policies,
+            departments: departments.outcomes,
+            command_sets: command_sets.outcomes,
+            grants,
+            client_auth_policies: auth_policies.into_outcomes(),
+            ingresses,
+            ingress_addresses: ingress_addresses(index, &self.settings),
+            services,
+            abandoned_services,
+        }
+    }
+
+    fn pooled(&mut self, documents: Vec<(String, Value)>) -> DocumentList {
+        documents.iter().map(|(name, content)| self.documents.take(name, content)).collect()
+    }
+
+    /// Adds the trusted load balancers to every listener of a document.
+    fn with_proxy_protocol(&self, mut document: Value) -> Value {
+        let ranges = &self.settings.proxy_protocol;
+        if ranges.is_empty() {
+            return document;
+        }
+        for listener in document.get_mut("listeners").and_then(Value::as_array_mut).into_iter().flatten() {
+            listener["proxyProtocol"] = serde_json::json!(ranges);
+        }
+        document
     }
 }
 

@@ -8,6 +8,8 @@
 //!
 //! Leaves to others: attachment (`attachment`), filters (`http_filters`), and backends (`backends`).
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::attachment::{self, AttachingRoute, Attachment};
@@ -18,12 +20,14 @@ use super::gateways::{GatewayListenerPlan, GatewayPlan};
 use super::grants::{ClosedRoutes, subsystem_kind};
 use super::hostnames::configured_host;
 use super::http_filters::{MirrorTargets, RuleFilters, Unsupported, backend_headers};
+use super::named_document::{DocumentList, NamedDocument};
 use super::names;
 use super::references::{BrokenReference, Referrer};
-use crate::kube::index::{Fact, Index};
+use super::route_memo::{RouteMemo, TranslatedRoute};
+use crate::kube::index::{Index, RouteFact};
 use crate::kube::objects::{
     BackendReference, GrpcFilter, GrpcRoute, GrpcRouteMatch, HttpBackend, HttpFilter, HttpRoute, HttpRouteMatch,
-    HttpRule, Metadata, ObjectKey, ObjectKind, ParentReference, PathMatchKind, RouteDuration, RouteRetry, ValueMatch,
+    HttpRule, ObjectKey, ObjectKind, ParentReference, PathMatchKind, RouteDuration, RouteRetry, ValueMatch,
     ValueMatchKind,
 };
 
@@ -31,7 +35,7 @@ use crate::kube::objects::{
 const BODY_MAX: &str = "1GiB";
 
 /// A route with its conditions.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct RouteOutcome {
     /// The kind of the route.
     pub kind: ObjectKind,
@@ -60,39 +64,85 @@ pub(super) struct RouteTranslation<'a, 'g> {
     pub(super) index: &'a Index,
     pub(super) gateways: &'g mut Vec<GatewayPlan<'a>>,
     pub(super) backends: BackendSet,
-    /// The documents: name and lists.
-    pub(super) documents: Vec<(String, Value)>,
-    pub(super) outcomes: Vec<RouteOutcome>,
+    pub(super) documents: DocumentList,
+    pub(super) outcomes: Vec<Arc<RouteOutcome>>,
+    /// The routes without a parent of this controller, and those that cannot be read.
+    pub(super) others: Vec<(ObjectKind, ObjectKey)>,
+    pub(super) memo: &'g mut RouteMemo,
     pub(super) command_sets: &'g CommandSets<'a>,
     pub(super) closed: &'g ClosedRoutes,
 }
 
-/// The metadata of a route with its parts.
-struct RouteParts<'a> {
-    kind: ObjectKind,
-    meta: &'a Metadata,
-    attaching: AttachingRoute<'a>,
-    rules: Result<Vec<RouteRule<'a>>, Unsupported>,
+/// A route with its parts.
+struct RouteParts<'r> {
+    attaching: AttachingRoute<'r>,
+    rules: Result<Vec<RouteRule<'r>>, Unsupported>,
 }
 
-impl<'a> RouteTranslation<'a, '_> {
-    /// Translates all routes, the oldest first: of equal matches the older route wins.
+impl RouteTranslation<'_, '_> {
+    /// Translates all routes, the oldest first: of equal matches the older route wins. TLSRoutes come last.
     pub(super) fn translate_all(&mut self) {
         let index = self.index;
-        let mut routes: Vec<RouteParts<'a>> = Vec::new();
-        routes.extend(index.http_routes().iter().filter_map(|(key, fact)| http_parts(key, fact)));
-        routes.extend(index.grpc_routes().iter().filter_map(|(key, fact)| grpc_parts(key, fact)));
-        routes.sort_by_cached_key(|route| (route.meta.created, route.attaching.key.clone(), route.kind));
-        for route in routes {
-            self.translate_route(route);
+        let http = index.http_routes().iter_shared().map(|(key, fact)| (key, RouteFact::Http(Arc::clone(fact))));
+        let grpc = index.grpc_routes().iter_shared().map(|(key, fact)| (key, RouteFact::Grpc(Arc::clone(fact))));
+        let tls = index.tls_routes().iter_shared().map(|(key, fact)| (key, RouteFact::Tls(Arc::clone(fact))));
+        for mut routes in [http.chain(grpc).collect::<Vec<_>>(), tls.collect()] {
+            routes.sort_by(|(key, one), (other_key, other)| {
+                (one.meta().created, key, one.kind()).cmp(&(other.meta().created, other_key, other.kind()))
+            });
+            routes.into_iter().for_each(|(key, fact)| self.take_route(key, fact));
         }
     }
 
-    fn translate_route(&mut self, route: RouteParts<'a>) {
-        let RouteParts { kind, meta, attaching, rules } = route;
+    /// Takes up a route: its last translation, or a new one.
+    fn take_route(&mut self, key: &ObjectKey, fact: RouteFact) {
+        let translated = self.memo.find(self.index, key, &fact).unwrap_or_else(|| Arc::new(self.translate(key, &fact)));
+        self.backends.add_uses(&translated.uses);
+        for (gateway, listener) in &translated.attached {
+            self.gateways[*gateway].listeners[*listener].attached_routes += 1;
+        }
+        self.documents.extend(translated.document.clone());
+        match &translated.outcome {
+            Some(outcome) => self.outcomes.push(Arc::clone(outcome)),
+            None => self.others.push((fact.kind(), key.clone())),
+        }
+        self.memo.keep(key, fact, translated);
+    }
+
+    fn translate(&mut self, key: &ObjectKey, fact: &RouteFact) -> TranslatedRoute {
+        let translated = match fact {
+            RouteFact::Http(fact) => fact.valid().map(|route| self.translate_route(http_parts(key, route))),
+            RouteFact::Grpc(fact) => fact.valid().map(|route| self.translate_route(grpc_parts(key, route))),
+            RouteFact::Tls(fact) => fact.valid().map(|route| self.translate_tls_route(key, route)),
+        };
+        let uses = self.backends.take_uses();
+        let Some(AttachedRoute { attachments, resolved, document }) = translated.flatten() else {
+            return TranslatedRoute { uses, ..TranslatedRoute::default() };
+        };
+        let kind = fact.kind();
+        let parent = |one: &Attachment<'_>| (one.parent.clone(), vec![one.accepted.clone(), resolved.clone()]);
+        let document = document.map(|content| NamedDocument::new(&format!("{kind} {key}"), &content));
+        let outcome = RouteOutcome {
+            kind,
+            key: key.clone(),
+            generation: fact.meta().generation,
+            parents: attachments.iter().map(parent).collect(),
+            document: document.as_ref().map(|document| document.name().to_string()),
+        };
+        TranslatedRoute {
+            outcome: Some(Arc::new(outcome)),
+            document: document.map(|document| self.memo.document(kind, key, document)),
+            attached: attached_listeners(&attachments),
+            uses,
+        }
+    }
+
+    /// Translates a route of requests; `None` if all its parents belong to other controllers.
+    fn translate_route<'r>(&mut self, route: RouteParts<'r>) -> Option<AttachedRoute<'r>> {
+        let RouteParts { attaching, rules } = route;
         let mut attachments = attachment::attach(self.index, self.gateways, attaching);
         if attachments.is_empty() {
-            return; // other controllers' parents only
+            return None;
         }
         let from = Referrer { kind: attaching.kind, namespace: &attaching.key.namespace };
         self.backends.set_user(backend_user(self.gateways, &attachments));
@@ -105,16 +155,8 @@ impl<'a> RouteTranslation<'a, '_> {
                 (None, Condition::holds(RESOLVED_REFS, "ResolvedRefs"))
             }
         };
-        count_attached(self.gateways, &attachments);
-        let document = commands.and_then(|commands| self.add_document(kind, attaching, &attachments, commands));
-        let parent = |one: &Attachment<'_>| (one.parent.clone(), vec![one.accepted.clone(), resolved.clone()]);
-        self.outcomes.push(RouteOutcome {
-            kind,
-            key: attaching.key.clone(),
-            generation: meta.generation,
-            parents: attachments.iter().map(parent).collect(),
-            document,
-        });
+        let document = commands.and_then(|commands| self.document(attaching, &attachments, commands));
+        Some(AttachedRoute { attachments, resolved, document })
     }
 
     /// The commands of the rules, and the references that lead nowhere.
@@ -220,14 +262,14 @@ impl<'a> RouteTranslation<'a, '_> {
         departments
     }
 
-    /// Adds the document of a route that is attached to a listener which serves. Returns its name.
-    fn add_document(
-        &mut self,
-        kind: ObjectKind,
+    /// The document of a route that is attached to a listener which serves.
+    fn document(
+        &self,
         route: AttachingRoute<'_>,
         attachments: &[Attachment<'_>],
         commands: Vec<Value>,
-    ) -> Option<String> {
+    ) -> Option<Value> {
+        let kind = if route.kind == "GRPCRoute" { ObjectKind::GrpcRoute } else { ObjectKind::HttpRoute };
         let listeners = attachment::bindings(self.gateways, attachments, |_| true);
         if listeners.is_empty() || commands.is_empty() {
             return None;
@@ -251,10 +293,17 @@ impl<'a> RouteTranslation<'a, '_> {
             let hosts: Vec<String> = route.hostnames.iter().map(|hostname| configured_host(hostname)).collect();
             subsystem["hosts"] = json!(hosts);
         }
-        let name = format!("{kind} {}", route.key);
-        self.documents.push((name.clone(), json!({ "subsystems": [subsystem], "grants": grants })));
-        Some(name)
+        Some(json!({ "subsystems": [subsystem], "grants": grants }))
     }
+}
+
+/// A route that is attached to Gateways of this controller.
+pub(super) struct AttachedRoute<'r> {
+    pub(super) attachments: Vec<Attachment<'r>>,
+    /// `ResolvedRefs` for all parents.
+    pub(super) resolved: Condition,
+    /// The content of its document, if it has one.
+    pub(super) document: Option<Value>,
 }
 
 /// The Gateways that a route is attached to, with the first of their certificates for backends.
@@ -269,17 +318,14 @@ pub(super) fn backend_user(gateways: &[GatewayPlan<'_>], attachments: &[Attachme
     }
 }
 
-pub(super) fn count_attached(gateways: &mut [GatewayPlan<'_>], attachments: &[Attachment<'_>]) {
-    let mut counted: Vec<(usize, usize)> = Vec::new();
-    for attachment in attachments.iter().filter(|one| one.accepted.holds) {
-        for listener in &attachment.listeners {
-            let place = (attachment.gateway, *listener);
-            if !counted.contains(&place) {
-                gateways[place.0].listeners[place.1].attached_routes += 1;
-                counted.push(place);
-            }
-        }
-    }
+/// The listeners that take a route, each once: positions of Gateways, and of listeners there.
+fn attached_listeners(attachments: &[Attachment<'_>]) -> Vec<(usize, usize)> {
+    let accepted = attachments.iter().filter(|one| one.accepted.holds);
+    let places = accepted.flat_map(|one| one.listeners.iter().map(|listener| (one.gateway, *listener)));
+    let mut places: Vec<(usize, usize)> = places.collect();
+    places.sort_unstable();
+    places.dedup();
+    places
 }
 
 pub(super) fn resolved_refs(broken: Vec<BrokenReference>) -> Condition {
@@ -289,12 +335,10 @@ pub(super) fn resolved_refs(broken: Vec<BrokenReference>) -> Condition {
     }
 }
 
-fn http_parts<'a>(key: &'a ObjectKey, fact: &'a Fact<HttpRoute>) -> Option<RouteParts<'a>> {
-    let route = fact.valid()?;
+fn http_parts<'r>(key: &'r ObjectKey, route: &'r HttpRoute) -> RouteParts<'r> {
     let HttpRoute { parent_refs, hostnames, rules } = route;
     let attaching = AttachingRoute { key, kind: "HTTPRoute", parents: parent_refs, hostnames };
-    let rules = rules.iter().map(http_rule).collect();
-    Some(RouteParts { kind: ObjectKind::HttpRoute, meta: &fact.meta, attaching, rules })
+    RouteParts { attaching, rules: rules.iter().map(http_rule).collect() }
 }
 
 fn http_rule(rule: &HttpRule) -> Result<RouteRule<'_>, Unsupported> {
@@ -374,11 +418,10 @@ fn value_matches(matches: &[ValueMatch], ignore_case: bool) -> Result<Value, Uns
     Ok(Value::Array(conditions))
 }
 
-fn grpc_parts<'a>(key: &'a ObjectKey, fact: &'a Fact<GrpcRoute>) -> Option<RouteParts<'a>> {
-    let route = fact.valid()?;
+fn grpc_parts<'r>(key: &'r ObjectKey, route: &'r GrpcRoute) -> RouteParts<'r> {
     let GrpcRoute { parent_refs, hostnames, rules } = route;
     let attaching = AttachingRoute { key, kind: "GRPCRoute", parents: parent_refs, hostnames };
-    let rule = |rule: &'a crate::kube::objects::GrpcRule| {
+    let rule = |rule: &'r crate::kube::objects::GrpcRule| {
         if rule.session_persistence.is_some() {
             return Err("sessionPersistence is not supported".to_owned());
         }
@@ -394,8 +437,7 @@ fn grpc_parts<'a>(key: &'a ObjectKey, fact: &'a Fact<GrpcRoute>) -> Option<Route
             retries: None,
         })
     };
-    let rules = rules.iter().map(rule).collect();
-    Some(RouteParts { kind: ObjectKind::GrpcRoute, meta: &fact.meta, attaching, rules })
+    RouteParts { attaching, rules: rules.iter().map(rule).collect() }
 }
 
 fn http_filter(filter: &GrpcFilter) -> HttpFilter {

@@ -45,7 +45,7 @@ pub struct ServiceSettings {
 }
 
 /// The Service of a Gateway.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServicePlan {
     /// The Gateway.
     pub gateway: ObjectKey,

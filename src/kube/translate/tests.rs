@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 mod ingress_annotations;
 mod own_kinds;
+mod repeated;
 mod tls_routes;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::*;
 use crate::clock::Clock;
 use crate::config::{ConfigLoader, MemoryDocument, MemoryDocuments, SharedDocuments, check_commands};
-use crate::kube::objects::ObjectKind;
+use crate::kube::objects::GATEWAY_GROUP;
 use crate::model::NameInterner;
 
 /// A check that refuses what begins with `bad`.
@@ -132,8 +133,8 @@ impl Cluster {
     /// The document of an object.
     fn document(&self, name: &str) -> Value {
         let documents = self.translated().documents;
-        let found = documents.iter().find(|(known, _)| known.starts_with(name));
-        found.map(|(_, document)| document.clone()).unwrap_or_default()
+        let found = documents.iter().find(|document| document.name().starts_with(name));
+        found.map(|document| document.content()).unwrap_or_default()
     }
 
     /// The conditions of the first parent of a route, as `Type=reason`, with `!` if the condition does not hold.
@@ -409,7 +410,7 @@ fn older_routes_come_first() {
     }
     let documents = cluster.translated().documents;
     let names: Vec<&str> =
-        documents.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("HTTP")).collect();
+        documents.iter().map(|document| &**document.name()).filter(|name| name.starts_with("HTTP")).collect();
     assert_eq!(names, ["HTTPRoute shop/b", "HTTPRoute shop/c", "HTTPRoute shop/a"]);
 }
 
@@ -445,8 +446,9 @@ fn compiled(translation: &Translation) -> crate::config::Configuration {
     let folder = tempfile::tempdir().expect("a folder");
     let main = folder.path().join("tallygate.yaml");
     std::fs::write(&main, "ledger: { path: l.db }\n").expect("a file");
-    let parse = |(name, document): &(String, Value)| {
-        MemoryDocument::from_json(name, document).unwrap_or_else(|problem| panic!("{name}: {problem}"))
+    let parse = |document: &Arc<NamedDocument>| {
+        let (name, content) = (document.name(), document.content());
+        MemoryDocument::from_json(name, &content).unwrap_or_else(|problem| panic!("{name}: {problem}"))
     };
     let documents = translation.documents.iter().map(parse).collect();
     let shared = SharedDocuments::default();

@@ -18,32 +18,25 @@ use super::hostnames::configured_host;
 use super::http_filters::Unsupported;
 use super::names;
 use super::references::{BrokenReference, Referrer};
-use super::routes::{RouteOutcome, RouteTranslation, backend_user, count_attached, resolved_refs};
-use crate::kube::index::Fact;
-use crate::kube::objects::{Metadata, ObjectKey, ObjectKind, TlsMode, TlsRoute, TlsRule};
+use super::routes::{AttachedRoute, RouteTranslation, backend_user, resolved_refs};
+use crate::kube::objects::{ObjectKey, TlsMode, TlsRoute, TlsRule};
 
 /// How connections are forwarded, with the suffix of the subsystem.
 const MODES: [(TlsMode, &str, &str); 2] =
     [(TlsMode::Passthrough, "passthrough", "tls"), (TlsMode::Terminate, "terminate", "tls-terminated")];
 
-impl<'a> RouteTranslation<'a, '_> {
-    /// Translates all TLSRoutes, the oldest first: of equal server names the older route wins.
-    pub(super) fn translate_tls_routes(&mut self) {
-        let mut routes: Vec<(&ObjectKey, &Fact<TlsRoute>)> = self.index.tls_routes().iter().collect();
-        routes.sort_by_cached_key(|(key, fact)| (fact.meta.created, (*key).clone()));
-        for (key, fact) in routes {
-            if let Some(route) = fact.valid() {
-                self.translate_tls_route(key, &fact.meta, route);
-            }
-        }
-    }
-
-    fn translate_tls_route(&mut self, key: &'a ObjectKey, meta: &Metadata, route: &'a TlsRoute) {
+impl RouteTranslation<'_, '_> {
+    /// Translates a TLSRoute; `None` if all its parents belong to other controllers.
+    pub(super) fn translate_tls_route<'r>(
+        &mut self,
+        key: &'r ObjectKey,
+        route: &'r TlsRoute,
+    ) -> Option<AttachedRoute<'r>> {
         let TlsRoute { parent_refs, hostnames, rules } = route;
         let attaching = AttachingRoute { key, kind: "TLSRoute", parents: parent_refs, hostnames };
         let mut attachments = attachment::attach(self.index, self.gateways, attaching);
         if attachments.is_empty() {
-            return; // other controllers' parents only
+            return None;
         }
         let (rule, mut broken) = (only_rule(rules), Vec::new());
         let mut subsystems = Vec::new();
@@ -58,17 +51,8 @@ impl<'a> RouteTranslation<'a, '_> {
                 attachments.iter_mut().for_each(|one| one.accepted = refused.clone());
             }
         }
-        let resolved = resolved_refs(broken);
-        count_attached(self.gateways, &attachments);
-        let document = self.add_tls_document(attaching, &attachments, subsystems);
-        let parent = |one: &Attachment<'_>| (one.parent.clone(), vec![one.accepted.clone(), resolved.clone()]);
-        self.outcomes.push(RouteOutcome {
-            kind: ObjectKind::TlsRoute,
-            key: key.clone(),
-            generation: meta.generation,
-            parents: attachments.iter().map(parent).collect(),
-            document,
-        });
+        let document = self.tls_document(&attachments, &subsystems);
+        Some(AttachedRoute { attachments, resolved: resolved_refs(broken), document })
     }
 
     /// The subsystem for the listeners of one mode; `None` if none of them serves.
@@ -128,13 +112,8 @@ impl<'a> RouteTranslation<'a, '_> {
         shares
     }
 
-    /// Adds the document of a route that is attached to a listener which serves. Returns its name.
-    fn add_tls_document(
-        &mut self,
-        route: AttachingRoute<'_>,
-        attachments: &[Attachment<'_>],
-        subsystems: Vec<Value>,
-    ) -> Option<String> {
+    /// The document of a route that is attached to a listener which serves.
+    fn tls_document(&self, attachments: &[Attachment<'_>], subsystems: &[Value]) -> Option<Value> {
         if subsystems.is_empty() {
             return None;
         }
@@ -142,9 +121,7 @@ impl<'a> RouteTranslation<'a, '_> {
         let grant = |department: &String, subsystem: &Value| json!({ "department": department, "subsystem": subsystem["id"], "commands": ["*"] });
         let grants: Vec<Value> =
             departments.iter().flat_map(|one| subsystems.iter().map(move |subsystem| grant(one, subsystem))).collect();
-        let name = format!("{} {}", ObjectKind::TlsRoute, route.key);
-        self.documents.push((name.clone(), json!({ "subsystems": subsystems, "grants": grants })));
-        Some(name)
+        Some(json!({ "subsystems": subsystems, "grants": grants }))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::kube::controller::{ControllerSettings, EndpointList, run_controller};
 use crate::kube::fake_api::{FakeAnswer, SeenRequest, SeenRequests, fake_api};
 use crate::kube::lease::{LeaseSettings, LeaseTimes};
 use crate::kube::objects::ObjectKind;
-use crate::kube::translate::{MemoryTextMap, ServiceSettings};
+use crate::kube::translate::{MemoryTextMap, NamedDocument, ServiceSettings};
 use crate::lifecycle::{DrainTrigger, drain};
 
 /// The longest time that a test waits for a state.
@@ -37,10 +37,10 @@ impl DataPlane for LoggingPlane {
     fn apply(
         &self,
         _version: &str,
-        documents: &[(String, Value)],
+        documents: &[Arc<NamedDocument>],
         _texts: &MemoryTextMap,
     ) -> Result<Vec<ExcludedSource>, ConfigProblems> {
-        let names = documents.iter().map(|(name, _)| name.clone()).collect();
+        let names = documents.iter().map(|document| document.name().to_string()).collect();
         self.applied.lock().unwrap().push(names);
         Ok(Vec::new())
     }
@@ -219,7 +219,7 @@ async fn last_good_configuration_is_served_until_the_cluster_has_been_listed() {
         assert!(has_ingress(&applied[1]), "{applied:?}");
         bench.stop().await;
         let written = bench.store.read().unwrap().expect("the last write is made before the end");
-        assert!(written.documents.iter().any(|(name, _)| name.starts_with("Ingress shop/web")));
+        assert!(written.documents.iter().any(|document| document.name().starts_with("Ingress shop/web")));
     }
 }
 
@@ -233,7 +233,7 @@ async fn picture_that_comes_in_time_is_the_first_configuration_and_is_kept() {
     assert!(bench.gauge.served_last_good().is_none());
     let is_written = |bench: &ControllerBench| {
         let read = bench.store.read().unwrap().expect("never without a file");
-        read.documents.iter().any(|(name, _)| name.starts_with("Ingress shop/web"))
+        read.documents.iter().any(|document| document.name().starts_with("Ingress shop/web"))
     };
     bench.until(is_written).await;
     bench.until(|bench| bench.gauge.view().last_good.written_at.is_some()).await;

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -20,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::kube::controller::data_plane::EndpointList;
 use crate::kube::objects::ObjectKey;
-use crate::kube::translate::MemoryTextMap;
+use crate::kube::translate::{DocumentList, MemoryTextMap, NamedDocument};
 use crate::model::hex_text;
 use crate::policy::ServiceEndpoints;
 
@@ -41,7 +42,7 @@ pub struct LastGoodConfig {
     /// A text that differs whenever documents or texts differ.
     pub version: String,
     /// The documents, each with the name of its object.
-    pub documents: Vec<(String, Value)>,
+    pub documents: DocumentList,
     /// The certificates, keys and authorities that the documents name.
     pub texts: MemoryTextMap,
     /// The endpoints of the Services that the documents name.
@@ -53,7 +54,8 @@ pub struct LastGoodConfig {
 pub(in crate::kube::controller) struct RecordToWrite<'a> {
     pub(super) written_at: Timestamp,
     pub(super) version: &'a str,
-    pub(super) documents: &'a [(String, Value)],
+    #[serde(serialize_with = "as_json")]
+    pub(super) documents: &'a [Arc<NamedDocument>],
     #[serde(serialize_with = "encoded")]
     pub(super) texts: &'a MemoryTextMap,
     #[serde(serialize_with = "named")]
@@ -85,6 +87,11 @@ pub enum RecordFault {
     /// The content has another form.
     #[error("its content cannot be read: {0}")]
     Content(String),
+}
+
+/// Documents as name and content.
+fn as_json<S: Serializer>(documents: &&[Arc<NamedDocument>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(documents.iter().map(|document| (&**document.name(), document.content())))
 }
 
 /// Texts may be binary, so they are written as base64.
@@ -137,7 +144,7 @@ pub(super) fn read_record(content: &[u8]) -> Result<LastGoodConfig, RecordFault>
     Ok(LastGoodConfig {
         written_at: body.written_at,
         version: body.version,
-        documents: body.documents,
+        documents: body.documents.iter().map(|(name, content)| Arc::new(NamedDocument::new(name, content))).collect(),
         texts: MemoryTextMap(texts.collect()),
         endpoints: endpoints.collect(),
     })
@@ -180,8 +187,8 @@ pub(in crate::kube::controller) mod samples {
             written_at: "2026-11-30T04:00:00Z".parse().expect("a time"),
             version: "0123456789abcdef".to_owned(),
             documents: vec![
-                ("Gateway a/web".to_owned(), json!({ "listeners": [{ "name": "web" }] })),
-                ("HTTPRoute a/cart".to_owned(), json!({ "subsystems": [{ "id": "ü\n" }] })),
+                Arc::new(NamedDocument::new("Gateway a/web", &json!({ "listeners": [{ "name": "web" }] }))),
+                Arc::new(NamedDocument::new("HTTPRoute a/cart", &json!({ "subsystems": [{ "id": "ü\n" }] }))),
             ],
             texts: MemoryTextMap([text("a/web/tls.crt", b"PEM\n"), text("a/crl", &[0, 255, 10])].into()),
             endpoints: vec![(

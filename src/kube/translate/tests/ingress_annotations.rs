@@ -85,7 +85,7 @@ fn compiled(translation: &Translation) -> Configuration {
     for (name, text) in &translation.texts.0 {
         texts.set(name, text.to_vec()).expect("a text");
     }
-    let document = |(name, document): &(String, Value)| MemoryDocument::from_json(name, document).expect("a document");
+    let document = |named: &Arc<NamedDocument>| MemoryDocument::from_json(named.name(), &named.content()).expect("a document");
     let documents = translation.documents.iter().map(document).collect();
     let shared = SharedDocuments::default();
     shared.store(Arc::new(MemoryDocuments { version: "1".to_owned(), documents }));
@@ -103,8 +103,8 @@ fn document(paths: &[&str], annotations: &[(&str, &str)]) -> Value {
     add_ingress(&mut cluster, "i", spec(paths), annotations);
     let translation = cluster.translated();
     compiled(&translation);
-    let found = translation.documents.iter().find(|(name, _)| name == "Ingress shop/i");
-    found.map(|(_, document)| document.clone()).unwrap_or_default()
+    let found = translation.documents.iter().find(|document| &**document.name() == "Ingress shop/i");
+    found.map(|document| document.content()).unwrap_or_default()
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn what_restricts_callers_and_is_lost_refuses_the_ingress() {
         add_ingress(&mut cluster, "i", spec(&["/"]), &[annotation]);
         add_ingress(&mut cluster, "other", json!({ "rules": [{ "http": { "paths": [path("/", "next")] } }] }), &[]);
         let translation = cluster.translated();
-        let names: Vec<&str> = translation.documents.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = translation.documents.iter().map(|document| &**document.name()).collect();
         assert!(
             !names.contains(&"Ingress shop/i") && names.contains(&"Ingress shop/other"),
             "{annotation:?} {names:?}"
@@ -224,7 +224,7 @@ fn without_a_certificate_the_plain_listener_still_redirects() {
     add_ingress(&mut cluster, "i", spec(&["/"]), &[("ssl-redirect", "true")]);
     let translation = cluster.translated();
     compiled(&translation);
-    let subsystems = translation.documents.last().expect("a document").1["subsystems"].clone();
+    let subsystems = translation.documents.last().expect("a document").content()["subsystems"].clone();
     assert_eq!(subsystems.as_array().map(Vec::len), Some(1));
     assert_eq!(subsystems[0]["listeners"], json!(["ingress_80"]));
 }
@@ -241,8 +241,8 @@ fn client_certificates_belong_to_the_host() {
     add_ingress(&mut cluster, "own", host.clone(), &[("auth-tls-secret", "shop/tls")]);
     let translation = cluster.translated();
     compiled(&translation);
-    let listeners =
-        &translation.documents.iter().find(|(name, _)| name.starts_with("the listeners")).expect("listeners").1;
+    let mut documents = translation.documents.iter();
+    let listeners = documents.find(|document| document.name().starts_with("the listeners")).expect("listeners").content();
     let entries = listeners["listeners"][1]["tls"]["certificates"].as_array().expect("entries");
     let of = |host: &str| entries.iter().find(|entry| entry["serverNames"] == json!([host])).expect("an entry");
     assert_eq!(of("*.example").get("clientAuth"), None);
@@ -324,7 +324,7 @@ fn a_canary_without_a_main_ingress_takes_no_requests() {
     let translation = cluster.translated();
     let outcome = translation.ingresses.iter().find(|one| &*one.key.name == "next").expect("an outcome");
     assert!(outcome.faults.iter().any(|(reason, _)| *reason == "NoMainIngress"), "{outcome:?}");
-    assert_eq!(translation.documents.iter().filter(|(name, _)| name.starts_with("Ingress")).count(), 1);
+    assert_eq!(translation.documents.iter().filter(|document| document.name().starts_with("Ingress")).count(), 1);
 }
 
 #[test]
