@@ -38,6 +38,11 @@ impl NamedDocument {
         &self.name
     }
 
+    /// The document as the text of its JSON, in one line.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The document as JSON.
     pub fn content(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default() // it was written by `new`

@@ -4,7 +4,7 @@
 //!
 //! Guarantees:
 //! - A file that was not written to its end, or that was altered, is refused with the reason.
-//! - Bounded: at most [`RECORD_BYTES_MAX`]. Writing needs no copy of the whole.
+//! - Bounded: at most [`RECORD_BYTES_MAX`]. Writing needs no copy of the documents.
 //!
 //! Leaves to others: files (`record_disk`), when to write (`record_keeper`).
 
@@ -50,16 +50,23 @@ pub struct LastGoodConfig {
 }
 
 /// The same, borrowed for writing.
-#[derive(Serialize)]
 pub(in crate::kube::controller) struct RecordToWrite<'a> {
     pub(super) written_at: Timestamp,
     pub(super) version: &'a str,
-    #[serde(serialize_with = "as_json")]
     pub(super) documents: &'a [Arc<NamedDocument>],
-    #[serde(serialize_with = "encoded")]
     pub(super) texts: &'a MemoryTextMap,
-    #[serde(serialize_with = "named")]
     pub(super) endpoints: &'a EndpointList,
+}
+
+/// The fields that are not JSON yet.
+#[derive(Serialize)]
+struct RecordFields<'a> {
+    written_at: Timestamp,
+    version: &'a str,
+    #[serde(serialize_with = "encoded")]
+    texts: &'a MemoryTextMap,
+    #[serde(serialize_with = "named")]
+    endpoints: &'a EndpointList,
 }
 
 #[derive(Deserialize)]
@@ -89,11 +96,6 @@ pub enum RecordFault {
     Content(String),
 }
 
-/// Documents as name and content.
-fn as_json<S: Serializer>(documents: &&[Arc<NamedDocument>], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(documents.iter().map(|document| (&**document.name(), document.content())))
-}
-
 /// Texts may be binary, so they are written as base64.
 fn encoded<S: Serializer>(texts: &&MemoryTextMap, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(texts.0.iter().map(|(name, text)| (name, ByteString(text.to_vec()))))
@@ -111,11 +113,25 @@ fn named<S: Serializer>(endpoints: &&EndpointList, serializer: S) -> Result<S::O
 pub(super) fn write_record(out: impl Write, record: &RecordToWrite<'_>) -> io::Result<()> {
     let mut out = DigestWriter { out, digest: Sha256::new(), room: RECORD_BYTES_MAX };
     writeln!(out, "{FORMAT}")?;
-    serde_json::to_writer(&mut out, record).map_err(io::Error::from)?;
+    write_body(&mut out, record)?;
     writeln!(out)?;
     let digest = std::mem::take(&mut out.digest).finalize();
     writeln!(out, "{CHECKSUM}{}", hex_text(&digest))?;
     out.flush()
+}
+
+/// Writes the line of JSON. Documents are JSON already: they are written as they are.
+fn write_body(mut out: impl Write, record: &RecordToWrite<'_>) -> io::Result<()> {
+    let RecordToWrite { written_at, version, documents, texts, endpoints } = record;
+    let fields = RecordFields { written_at: *written_at, version, texts, endpoints };
+    let fields = serde_json::to_string(&fields)?;
+    let others = fields.strip_suffix('}').unwrap_or(&fields);
+    write!(out, "{others},\"documents\":[")?;
+    for (position, document) in documents.iter().enumerate() {
+        let comma = if position == 0 { "" } else { "," };
+        write!(out, "{comma}[{},{}]", serde_json::to_string(&**document.name())?, document.text())?;
+    }
+    write!(out, "]}}")
 }
 
 /// Reads a record.
