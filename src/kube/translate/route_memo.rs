@@ -31,8 +31,8 @@ pub(super) struct TranslatedRoute {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RouteSurroundings {
     /// The facts that Gateways, references, policies, CommandSets and Grants are made of.
-    revisions: [FactRevision; 11],
-    /// The documents of the Gateways: they show which listeners have a port, which depends on Services too.
+    revisions: [FactRevision; 10],
+    /// The documents of the Gateways: they show which listeners are live, which depends on Services and policies too.
     gateways: DocumentList,
 }
 
@@ -47,7 +47,6 @@ impl RouteSurroundings {
             index.secrets().revision(),
             index.config_maps().revision(),
             index.namespaces().revision(),
-            index.client_auth_policies().revision(),
             index.command_sets().revision(),
             index.grants().revision(),
         ];

@@ -85,7 +85,8 @@ fn compiled(translation: &Translation) -> Configuration {
     for (name, text) in &translation.texts.0 {
         texts.set(name, text.to_vec()).expect("a text");
     }
-    let document = |named: &Arc<NamedDocument>| MemoryDocument::from_json(named.name(), &named.content()).expect("a document");
+    let document =
+        |named: &Arc<NamedDocument>| MemoryDocument::from_json(named.name(), &named.content()).expect("a document");
     let documents = translation.documents.iter().map(document).collect();
     let shared = SharedDocuments::default();
     shared.store(Arc::new(MemoryDocuments { version: "1".to_owned(), documents }));
@@ -242,7 +243,8 @@ fn client_certificates_belong_to_the_host() {
     let translation = cluster.translated();
     compiled(&translation);
     let mut documents = translation.documents.iter();
-    let listeners = documents.find(|document| document.name().starts_with("the listeners")).expect("listeners").content();
+    let listeners =
+        documents.find(|document| document.name().starts_with("the listeners")).expect("listeners").content();
     let entries = listeners["listeners"][1]["tls"]["certificates"].as_array().expect("entries");
     let of = |host: &str| entries.iter().find(|entry| entry["serverNames"] == json!([host])).expect("an entry");
     assert_eq!(of("*.example").get("clientAuth"), None);

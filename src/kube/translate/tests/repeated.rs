@@ -1,6 +1,7 @@
 //! A translator that has translated before gives what a new one gives, whatever has changed meanwhile.
 
 use fastrand::Rng;
+use k8s_openapi::ByteString;
 
 use super::*;
 use crate::kube::objects::ObjectKind::{
@@ -29,8 +30,9 @@ impl ChangingCluster {
         choices[self.rng.usize(..choices.len())]
     }
 
+    /// Mostly one, so that objects there refer to each other.
     fn namespace(&mut self) -> &'static str {
-        self.one_of(&["shop", "tenant", "infra"])
+        self.one_of(&["shop", "shop", "shop", "shop", "tenant", "infra"])
     }
 
     fn put(&mut self, kind: ObjectKind, (namespace, name): (&str, &str), content: Value) {
@@ -136,6 +138,9 @@ impl ChangingCluster {
                 }
                 let mut spec = json!({ "gatewayClassName": "ours", "listeners": listeners });
                 spec["allowedListeners"] = json!({ "namespaces": { "from": "All" } });
+                if self.rng.bool() {
+                    spec["tls"] = json!({ "backend": { "clientCertificateRef": { "name": "own" } } });
+                }
                 self.put(Gateway, ("infra", "web"), json!({ "spec": spec }));
             }
         }
@@ -143,7 +148,7 @@ impl ChangingCluster {
 
     /// Changes an object that routes depend on in some way.
     fn change_surroundings(&mut self) {
-        let (kind, namespace, name, content) = match self.rng.u8(..10) {
+        let (kind, namespace, name, content) = match self.rng.u8(..12) {
             0 => {
                 let from = json!([{ "group": GATEWAY_GROUP, "kind": "HTTPRoute", "namespace": self.namespace() }]);
                 let to = json!([{ "group": "", "kind": "Service" }]);
@@ -161,9 +166,14 @@ impl ChangingCluster {
                 let spec = json!({ "targetRefs": target, "validation": validation });
                 (BackendTlsPolicy, self.namespace(), name, json!({ "spec": spec }))
             }
-            4 => {
+            4 | 10 => {
                 let text = self.one_of(&["good", "bad"]);
                 (ConfigMap, self.namespace(), "ca", json!({ "data": { "ca.crt": text } }))
+            }
+            11 => {
+                let text = self.one_of(&["good", "bad"]).as_bytes().to_vec();
+                let texts = json!({ "tls.crt": ByteString(text.clone()), "tls.key": ByteString(text) });
+                (Secret, "infra", "own", json!({ "data": texts }))
             }
             5 => {
                 let path = self.one_of(&["/x", "/y", "no path"]);
@@ -212,10 +222,10 @@ impl ChangingCluster {
 
     fn step(&mut self) {
         match self.rng.u8(..12) {
-            0..6 => self.change_route(),
-            6..8 => self.change_service(),
-            8 => self.change_gateway(),
-            9..11 => self.change_surroundings(),
+            0..4 => self.change_route(),
+            4..6 => self.change_service(),
+            6 => self.change_gateway(),
+            7..11 => self.change_surroundings(),
             _ => self.change_nothing(),
         }
     }
@@ -245,11 +255,12 @@ fn repeated_translations_are_those_of_a_new_translator() {
             let repeated = translator.translate(index, &FakeCheck);
             assert_eq!(repeated, translate(index, &settings, &FakeCheck), "seed {seed}, step {step}");
             documents += repeated.documents.len();
-            attached += repeated.gateways.iter().flat_map(|one| &one.listeners).map(|one| one.attached_routes).sum::<usize>();
+            attached +=
+                repeated.gateways.iter().flat_map(|one| &one.listeners).map(|one| one.attached_routes).sum::<usize>();
         }
     }
     // The histories have something to translate.
-    assert!(documents > 60 * STEPS && attached > 30 * STEPS, "{documents} documents, {attached} attachments");
+    assert!(documents > 60 * STEPS && attached > 20 * STEPS, "{documents} documents, {attached} attachments");
 }
 
 /// The number of documents that two translations share.
@@ -295,4 +306,36 @@ fn what_has_not_changed_is_shared() {
     cluster.add(ObjectKind::Namespace, "", "new", json!({}));
     let after = translated(&cluster);
     assert_eq!(shared_documents(&before, &after), before.documents.len());
+}
+
+#[test]
+fn a_secret_of_the_gateway_reaches_its_backends() {
+    let mut cluster = Cluster::with_gateway();
+    let listeners = json!([{ "name": "http", "port": 80, "protocol": "HTTP",
+        "allowedRoutes": { "namespaces": { "from": "All" } } }]);
+    let tls = json!({ "backend": { "clientCertificateRef": { "name": "own" } } });
+    let spec = json!({ "gatewayClassName": "ours", "listeners": listeners, "tls": tls });
+    cluster.add(Gateway, "infra", "web", spec);
+    cluster.service("shop", "a", json!({ "port": 80 }), &[]);
+    cluster.add_object(
+        ConfigMap,
+        json!({ "metadata": { "namespace": "shop", "name": "ca" }, "data": { "ca.crt": "good" } }),
+    );
+    let target = json!([{ "group": "", "kind": "Service", "name": "a" }]);
+    let authority = json!([{ "group": "", "kind": "ConfigMap", "name": "ca" }]);
+    let validation = json!({ "hostname": "a.example", "caCertificateRefs": authority });
+    cluster.add(BackendTlsPolicy, "shop", "p", json!({ "targetRefs": target, "validation": validation }));
+    cluster.route("shop", "r", json!({ "rules": [{ "backendRefs": [{ "name": "a", "port": 80 }] }] }));
+    let mut translator = Translator::new(ServiceSettings::default());
+    let mut certificate = |cluster: &Cluster| {
+        let documents = translator.translate(&cluster.0, &FakeCheck).documents;
+        let backend = documents.iter().find(|document| document.name().starts_with("Service shop/a"));
+        backend.expect("a backend").content()["backends"][0]["tls"]["certificate"].clone()
+    };
+    assert_eq!(certificate(&cluster), json!(null));
+    let text = || ByteString(b"good".to_vec());
+    let secret = json!({ "metadata": { "namespace": "infra", "name": "own" },
+        "data": { "tls.crt": text(), "tls.key": text() } });
+    cluster.add_object(Secret, secret);
+    assert_eq!(certificate(&cluster), json!("memory:secret/infra/own/tls.crt"));
 }
