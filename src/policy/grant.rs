@@ -59,8 +59,13 @@ impl CommandGlob {
         &self.text
     }
 
+    /// Whether it matches the id of a command.
+    pub fn matches_id(&self, command: &str) -> bool {
+        self.matcher.is_match(command)
+    }
+
     fn matches(&self, command: &Command) -> bool {
-        self.matcher.is_match(command.key.command.as_str())
+        self.matches_id(command.key.command.as_str())
     }
 }
 

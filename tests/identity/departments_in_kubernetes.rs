@@ -170,6 +170,32 @@ fn objects(pki: &Path, tenant: &Path, server: std::net::SocketAddr) -> Index {
     index
 }
 
+/// The host of the Ingress: the certificate of the gateway has it.
+const INGRESS_HOST: &str = "gateway.city.example";
+
+/// An Ingress that asks for certificates of the city's authority, as in ingress-nginx, and a Grant for the police.
+fn add_ingress(index: &mut Index, pki: &Path) {
+    spec(index, ObjectKind::IngressClass, ("", "ours"), json!({ "controller": CONTROLLER_NAME }));
+    let data = json!({ "ca.crt": encoded(&pki.join("ca.pem")) });
+    add(index, ObjectKind::Secret, ("shop", "callers"), json!({ "data": data }));
+    let path = |path: &str| {
+        let backend = json!({ "service": { "name": "cameras", "port": { "number": 80 } } });
+        json!({ "path": path, "pathType": "Prefix", "backend": backend })
+    };
+    let rules = json!([{ "host": INGRESS_HOST, "http": { "paths": [path("/gate"), path("/open")] } }]);
+    let tls = json!([{ "hosts": [INGRESS_HOST], "secretName": "web-tls" }]);
+    let annotations = json!({ "nginx.ingress.kubernetes.io/auth-tls-secret": "shop/callers" });
+    let metadata = json!({ "namespace": "shop", "name": "gate", "generation": 1, "annotations": annotations });
+    let ingress = json!({ "ingressClassName": "ours", "rules": rules, "tls": tls });
+    index.apply(ObjectKind::Ingress, json!({ "metadata": metadata, "spec": ingress }));
+    let grant = json!({
+        "targetRefs": [{ "group": "networking.k8s.io", "kind": "Ingress", "name": "gate" }],
+        "departments": ["traffic-police"],
+        "commands": ["rule-0-0"],
+    });
+    spec(index, ObjectKind::Grant, ("shop", "gate"), grant);
+}
+
 /// Puts the texts of a translation in place, and its documents into the configuration.
 fn use_translation(document: &mut Value, texts: &MemoryTexts, (translation, index): (&Translation, &Index)) {
     for list in ["listeners", "departments", "subsystems", "backends", "grants"] {
@@ -201,6 +227,7 @@ async fn start() -> (World, MemoryTexts, Index, (Pki, tempfile::TempDir)) {
         pki.revoke(&[]);
         let files = pki.authority_file();
         index = objects(files.parent().unwrap(), &tenant.authority_file(), server.address);
+        add_ingress(&mut index, files.parent().unwrap());
     });
     let translation = translated(&index);
     let is_good = |outcome: &tallygate::kube::translate::DepartmentOutcome| outcome.has_listener;
@@ -254,4 +281,32 @@ async fn department_policy_command_set_and_grant_work_together() {
     assert_eq!((usage.of("traffic-police", "unknown_command"), usage.of("logistics", "forbidden")), (1, 1));
     let of_command = |command: &str| usage.sum(|key| key.subsystem == "shop.cameras" && key.command == command);
     assert_eq!((of_command("snapshot.read"), of_command("snapshot.submit")), (2, 1), "one of them refused");
+}
+
+#[tokio::test]
+async fn department_calls_an_ingress_that_asks_for_certificates() {
+    let (world, _texts, _index, _kept) = start().await;
+    let address = world.running().listener("ingress_443").unwrap();
+    let caller = |department: &str, certificate: Option<&str>| {
+        let credentials = world.credentials(certificate.map(|name| world.identity(name).clone()));
+        Client::new(department, &credentials, address, &world.log).naming(Some(INGRESS_HOST))
+    };
+    let get = |path: &str| request_to(INGRESS_HOST, "GET", path, empty());
+    let police = caller("traffic-police", Some("traffic-police"));
+    assert_eq!(police.send(get("/gate/1")).await.status, 200);
+    for (client, path, expected) in [
+        (&police, "/open", (403, Some("forbidden"))), // a path that the Grant does not name
+        (&caller("logistics", Some("logistics")), "/gate/1", (403, Some("forbidden"))),
+        (&caller("ingress", Some("archive")), "/gate/1", (403, Some("forbidden"))), // no Department claims it
+        (&caller("unknown", None), "/gate/1", (400, None)),                         // as ingress-nginx
+    ] {
+        let reply = client.send(get(path)).await;
+        let problem = reply.problem();
+        let shown = (reply.status.as_u16(), problem.as_deref().filter(|_| expected.1.is_some()));
+        assert_eq!(shown, expected, "{path}: {problem:?}");
+    }
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "forbidden")), (1, 1));
+    assert_eq!((usage.of("logistics", "forbidden"), usage.of("ingress", "forbidden")), (1, 1));
+    assert_eq!(usage.sum(|key| key.subsystem == "shop.gate_ingress" && key.command == "rule-0-0"), 3);
 }

@@ -18,7 +18,7 @@ use self::rules::FolderOrder;
 use self::tree::Tree;
 
 /// Imports go down these lists, never up. ARCHITECTURE.md shows the same orders.
-const ORDERS: [FolderOrder; 8] = [
+const ORDERS: [FolderOrder; 9] = [
     FolderOrder {
         folder: "",
         floors: &[
@@ -73,6 +73,7 @@ const ORDERS: [FolderOrder; 8] = [
         floors: &["controller", "watch status lease events translate crds", "index", "api", "objects"],
         sideways: &[],
     },
+    FolderOrder { folder: "kube/translate", floors: &["routes ingresses", "nginx"], sideways: &[] },
     FolderOrder { folder: "config", floors: &["loading", "compile", "settings", "parse", "document"], sideways: &[] },
 ];
 

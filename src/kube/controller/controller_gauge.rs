@@ -173,6 +173,7 @@ mod tests {
             document: None,
             faults: Vec::new(),
             annotations,
+            subsystems: Vec::new(),
         };
         let ingresses = vec![ingress("x", counts(3, 1)), ingress("y", counts(2, 0))];
         let translation = Translation { ingresses, ..Translation::default() };

@@ -472,6 +472,7 @@ mod tests {
             document,
             faults: faults.into(),
             annotations: crate::kube::translate::AnnotationCounts::default(),
+            subsystems: Vec::new(),
         };
         let translation = std::sync::Arc::new(Translation { ingresses: vec![ingress], ..Translation::default() });
         let events = |config| {

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::certificates::{AuthorityDigests, TextCollector, digests_of_entry};
 use super::condition::{ACCEPTED, Condition, RESOLVED_REFS};
-use super::ingress_listeners;
+use super::ingresses;
 use super::references::BrokenReference;
 use crate::kube::index::{Fact, Index};
 use crate::kube::objects::{
@@ -124,7 +124,7 @@ impl DepartmentSet {
 
     /// Claims the id and the identities, all or none.
     fn claim(&mut self, key: &ObjectKey, id: &str, department: &DepartmentSpec) -> Result<(), DepartmentFault> {
-        if id.contains('.') || id == ingress_listeners::DEPARTMENT {
+        if id.contains('.') || id == ingresses::DEPARTMENT {
             let message = format!(
                 "the id {id:?} could be that of a Gateway's department or of the callers of Ingresses; write an id without \
                  a dot in spec.id"

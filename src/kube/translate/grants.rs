@@ -1,10 +1,8 @@
-//! Grants: which routes are closed, and documents with the grants of departments on them.
+//! Grants, as documents with the grants of departments on routes and Ingresses.
 //!
-//! Guarantees:
-//! - A route that is the target of a Grant is closed to all callers without a grant, whatever becomes of the Grant.
-//! - A Grant is about routes of its own namespace: nobody opens or closes the routes of others.
+//! Guarantees: a Grant is about routes of its own namespace. Nobody opens the routes of others.
 //!
-//! Leaves to others: globs and limits (`config`).
+//! Leaves to others: closing the routes (`closed_routes`), globs and limits (`config`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,10 +12,12 @@ use serde_json::{Value, json};
 use super::condition::{ACCEPTED, Condition, RESOLVED_REFS};
 use super::departments::{DepartmentSet, limit_keys};
 use super::gateways::GatewayPlan;
+use super::ingresses::{DEPARTMENT as INGRESS_DEPARTMENT, IngressOutcome, IngressSubsystem};
 use super::names;
 use super::routes::RouteOutcome;
 use crate::kube::index::{Fact, Index};
 use crate::kube::objects::{GrantSpec, ObjectKey, ObjectKind};
+use crate::policy::CommandGlob;
 
 /// The grants of all commands.
 const ALL_COMMANDS: &str = "*";
@@ -35,41 +35,12 @@ pub struct GrantOutcome {
     pub conditions: Vec<Condition>,
 }
 
-/// The routes that are closed to callers without a grant.
-#[derive(Debug, Default)]
-pub(super) struct ClosedRoutes {
-    routes: BTreeSet<(ObjectKind, ObjectKey)>,
-    /// The namespaces with a Grant that cannot be read: its targets are not known, so all their routes are closed.
-    namespaces: BTreeSet<Box<str>>,
-}
-
-impl ClosedRoutes {
-    pub(super) fn read(index: &Index) -> Self {
-        let mut closed = Self::default();
-        for (key, fact) in index.grants().iter() {
-            let Some(grant) = fact.valid() else {
-                closed.namespaces.insert((&*key.namespace).into());
-                continue;
-            };
-            let targets = grant.target_refs.iter();
-            closed
-                .routes
-                .extend(targets.map(|one| (one.kind.object_kind(), ObjectKey::new(&key.namespace, &one.name))));
-        }
-        closed
-    }
-
-    /// Whether only grants open a route.
-    pub(super) fn contains(&self, kind: ObjectKind, route: &ObjectKey) -> bool {
-        self.namespaces.contains(&*route.namespace) || self.routes.contains(&(kind, route.clone()))
-    }
-}
-
 /// What Grants refer to.
 pub(super) struct GrantSubjects<'a> {
     pub(super) departments: &'a DepartmentSet,
     pub(super) gateways: &'a [GatewayPlan<'a>],
     pub(super) routes: &'a [Arc<RouteOutcome>],
+    pub(super) ingresses: &'a [IngressOutcome],
 }
 
 /// Translates all Grants, the oldest first.
@@ -113,15 +84,58 @@ struct GrantLookup<'a> {
     /// The departments of Gateways that have a document.
     gateways: BTreeSet<String>,
     routes: BTreeMap<(ObjectKind, &'a ObjectKey), &'a RouteOutcome>,
+    ingresses: BTreeMap<&'a ObjectKey, &'a IngressOutcome>,
+}
+
+/// A subsystem that a Grant opens.
+struct GrantedSubsystem {
+    id: String,
+    /// The globs on its commands.
+    commands: Vec<Box<str>>,
 }
 
 impl<'a> GrantLookup<'a> {
     fn new(subjects: &GrantSubjects<'a>) -> Self {
         let gateways = subjects.gateways.iter().filter(|plan| plan.listeners.iter().any(|one| one.is_live()));
+        let gateways = gateways.map(|plan| names::department(plan.key));
+        // All Ingresses have one department; without an Ingress there is none.
+        let of_ingresses = (!subjects.ingresses.is_empty()).then(|| INGRESS_DEPARTMENT.to_owned());
         Self {
             departments: subjects.departments,
-            gateways: gateways.map(|plan| names::department(plan.key)).collect(),
+            gateways: gateways.chain(of_ingresses).collect(),
+            ingresses: subjects.ingresses.iter().map(|ingress| (&ingress.key, ingress)).collect(),
             routes: subjects.routes.iter().map(|route| ((route.kind, &route.key), &**route)).collect(),
+        }
+    }
+
+    /// The subsystems of a target.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn subsystems_of(
+        &self,
+        kind: ObjectKind,
+        target: &ObjectKey,
+        grant: &GrantSpec,
+    ) -> Result<Vec<GrantedSubsystem>, String> {
+        let globs = match &grant.commands[..] {
+            [] => vec![ALL_COMMANDS.into()],
+            globs => globs.to_vec(),
+        };
+        if kind == ObjectKind::Ingress {
+            return match self.ingresses.get(target) {
+                Some(ingress) if !ingress.subsystems.is_empty() => Ok(granted_in_ingress(ingress, &globs)),
+                Some(_) => Err(format!("the {kind} {target} is not served; see its events")),
+                None => Err(format!("there is no {kind} {target} with a class of this controller")),
+            };
+        }
+        match self.routes.get(&(kind, target)) {
+            Some(outcome) if outcome.document.is_some() => Ok(vec![GrantedSubsystem {
+                id: names::subsystem(target, names::subsystem_kind(kind)),
+                commands: globs,
+            }]),
+            Some(_) => Err(format!("the {kind} {target} is not served; see its conditions")),
+            None => Err(format!("there is no {kind} {target} with a Gateway of this class")),
         }
     }
 
@@ -129,24 +143,18 @@ impl<'a> GrantLookup<'a> {
         let (mut subsystems, mut missing) = (Vec::new(), None);
         for target in &grant.target_refs {
             let (kind, route) = (target.kind.object_kind(), ObjectKey::new(&key.namespace, &target.name));
-            match self.routes.get(&(kind, &route)) {
-                Some(outcome) if outcome.document.is_some() => {
-                    subsystems.push(names::subsystem(&route, subsystem_kind(kind)));
-                }
-                Some(_) => missing = missing.or(Some(format!("the {kind} {route} is not served; see its conditions"))),
-                None => missing = missing.or(Some(format!("there is no {kind} {route} with a Gateway of this class"))),
+            match self.subsystems_of(kind, &route, grant) {
+                Ok(found) => subsystems.extend(found),
+                Err(why) => missing = missing.or(Some(why)),
             }
         }
         let known = |id: &str| self.departments.contains(id) || self.gateways.contains(id);
         let unknown = grant.departments.iter().find(|id| !known(id));
-        let commands = match &grant.commands[..] {
-            [] => json!([ALL_COMMANDS]),
-            commands => json!(commands),
-        };
         let mut grants = Vec::new();
         for department in grant.departments.iter().filter(|id| known(id)) {
             for subsystem in &subsystems {
-                let mut one = json!({ "department": department, "subsystem": subsystem, "commands": commands });
+                let GrantedSubsystem { id, commands } = subsystem;
+                let mut one = json!({ "department": department, "subsystem": id, "commands": commands });
                 if let Some(limits) = &grant.limits {
                     one["limits"] = limit_keys(limits);
                 }
@@ -170,7 +178,17 @@ impl<'a> GrantLookup<'a> {
     }
 }
 
-/// The mark of a kind of route in the name of its subsystem.
-pub(super) fn subsystem_kind(kind: ObjectKind) -> &'static str {
-    if kind == ObjectKind::GrpcRoute { "grpc" } else { "" }
+/// The subsystems of an Ingress, each with the globs that match one of its commands: an Ingress has a subsystem for
+/// each host. A glob without a match stays in the first one, so that the configuration reports it.
+fn granted_in_ingress(ingress: &IngressOutcome, globs: &[Box<str>]) -> Vec<GrantedSubsystem> {
+    let matches = |glob: &str, subsystem: &IngressSubsystem| match CommandGlob::parse(glob) {
+        Ok(glob) => subsystem.commands.iter().any(|command| glob.matches_id(command)),
+        Err(_) => true, // the configuration reports it
+    };
+    let is_unmatched = |glob: &str| !ingress.subsystems.iter().any(|subsystem| matches(glob, subsystem));
+    let granted = ingress.subsystems.iter().enumerate().map(|(position, subsystem)| {
+        let counts = |glob: &&Box<str>| matches(glob, subsystem) || (position == 0 && is_unmatched(glob));
+        GrantedSubsystem { id: subsystem.id.clone(), commands: globs.iter().filter(counts).cloned().collect() }
+    });
+    granted.filter(|one| !one.commands.is_empty()).collect()
 }

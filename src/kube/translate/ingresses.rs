@@ -10,14 +10,18 @@
 //!
 //! Leaves to others: Gateways (`gateways`), the listeners (`ingress_listeners`), annotations (`nginx`).
 
+mod ingress_listeners;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+pub(super) use self::ingress_listeners::DEPARTMENT;
+use self::ingress_listeners::{HTTP_LISTENER, HTTPS_LISTENER, IngressHosts};
 use super::backends::{BackendOverrides, BackendProtocol, BackendSet, BackendUser};
 use super::certificates::{CertificateTexts, CertificateUse, TextCollector, take_authorities, take_certificate};
 use super::client_auth_policies::ClientAuthSettings;
-use super::ingress_listeners::{DEPARTMENT, HTTP_LISTENER, HTTPS_LISTENER, IngressHosts};
+use super::closed_routes::ClosedRoutes;
 use super::names;
 use super::nginx::{
     AnnotationCounts, CanaryPlan, FindingVerdict, HttpsScope, NginxPlan, PathPlan, UpstreamPlan, held_paths,
@@ -28,8 +32,8 @@ use super::services::{ServiceSettings, ingress_service};
 use crate::kube::CONTROLLER_NAME;
 use crate::kube::index::{Fact, Index};
 use crate::kube::objects::{
-    BackendReference, Ingress, IngressAddress, IngressBackend, IngressClass, ObjectKey, ObjectReference, RefuseOrAllow,
-    SecretReference,
+    BackendReference, Ingress, IngressAddress, IngressBackend, IngressClass, ObjectKey, ObjectKind, ObjectReference,
+    RefuseOrAllow, SecretReference,
 };
 use crate::policy::FieldEdits;
 
@@ -56,6 +60,17 @@ pub struct IngressOutcome {
     pub faults: Vec<(&'static str, String)>,
     /// Its annotations of ingress-nginx, by what becomes of them.
     pub annotations: AnnotationCounts,
+    /// Its subsystems, beside those that only redirect to HTTPS.
+    pub subsystems: Vec<IngressSubsystem>,
+}
+
+/// A subsystem of an Ingress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngressSubsystem {
+    /// Its id.
+    pub id: String,
+    /// The ids of its commands.
+    pub commands: Vec<String>,
 }
 
 /// The translation of all Ingresses.
@@ -112,7 +127,7 @@ type CanaryMap<'p> = BTreeMap<(&'p str, String, &'p str), CanaryTarget<'p>>;
 pub(super) fn translate_ingresses(
     index: &Index,
     texts: &mut TextCollector<'_>,
-    backends: &mut BackendSet,
+    (backends, closed): (&mut BackendSet, &ClosedRoutes),
 ) -> IngressTranslation {
     let mut ours: Vec<(&ObjectKey, &Fact<Ingress>, &Ingress)> = index
         .ingresses()
@@ -139,25 +154,28 @@ pub(super) fn translate_ingresses(
     };
     let mut documents = vec![("the listeners of Ingresses".to_owned(), hosts.document())];
     let mut last = Vec::new();
-    let mut written: Vec<(Option<String>, Vec<IngressFault>)> = Vec::new();
+    let mut written: Vec<WrittenIngress> = Vec::new();
     for plan in &plans {
         if plan.is_refused || plan.nginx.canary.is_some() {
             documents.extend(writer.held_document(plan));
-            written.push((None, Vec::new()));
+            written.push(WrittenIngress::default());
             continue;
         }
         let mut faults = Vec::new();
         let subsystems = writer.subsystems(plan, &mut faults);
         let name = format!("Ingress {}", plan.key);
-        let document = (!subsystems.is_empty()).then(|| (name.clone(), ingress_document(&subsystems)));
-        written.push((document.as_ref().map(|_| name), faults));
+        let is_closed = closed.contains(ObjectKind::Ingress, plan.key);
+        let document = (!subsystems.is_empty()).then(|| (name.clone(), ingress_document(&subsystems, is_closed)));
+        let subsystems = subsystems.iter().filter(|one| !one.is_redirect).map(WrittenSubsystem::named).collect();
+        written.push(WrittenIngress { document: document.as_ref().map(|_| name), faults, subsystems });
         // What matches everything comes last.
         let is_last = plan.hosts().iter().any(|host| root_regex_hosts.contains(host)) && !has_root_regex(plan);
         if is_last { last.extend(document) } else { documents.extend(document) }
     }
     documents.extend(last);
     let used = std::mem::take(&mut writer.used);
-    let outcomes = plans.iter().zip(written).enumerate().map(|(position, (plan, (document, faults)))| {
+    let outcomes = plans.iter().zip(written).enumerate().map(|(position, (plan, written))| {
+        let WrittenIngress { document, faults, subsystems } = written;
         let mut all = plan.faults.clone();
         all.extend(faults);
         if plan.nginx.canary.is_some() && !plan.is_refused && !used.contains(&position) {
@@ -165,16 +183,42 @@ pub(super) fn translate_ingresses(
             all.push(("NoMainIngress", message));
         }
         let annotations = AnnotationCounts::of(&plan.nginx.findings);
-        IngressOutcome { key: plan.key.clone(), document, faults: all, annotations }
+        IngressOutcome { key: plan.key.clone(), document, faults: all, annotations, subsystems }
     });
     IngressTranslation { outcomes: outcomes.collect(), documents }
 }
 
-fn ingress_document(subsystems: &[Value]) -> Value {
-    let grant =
-        |subsystem: &Value| json!({ "department": DEPARTMENT, "subsystem": subsystem["id"], "commands": ["*"] });
-    let grants: Vec<Value> = subsystems.iter().map(grant).collect();
+/// An Ingress as it was written.
+#[derive(Default)]
+struct WrittenIngress {
+    document: Option<String>,
+    faults: Vec<IngressFault>,
+    subsystems: Vec<IngressSubsystem>,
+}
+
+/// The document of subsystems. Redirects to HTTPS stay open although the Ingress is closed: only there can callers show
+/// a certificate.
+fn ingress_document(subsystems: &[WrittenSubsystem], is_closed: bool) -> Value {
+    let grant = |subsystem: &WrittenSubsystem| json!({ "department": DEPARTMENT, "subsystem": subsystem.keys["id"], "commands": ["*"] });
+    let open = subsystems.iter().filter(|subsystem| !is_closed || subsystem.is_redirect);
+    let grants: Vec<Value> = open.map(grant).collect();
+    let subsystems: Vec<&Value> = subsystems.iter().map(|subsystem| &subsystem.keys).collect();
     json!({ "subsystems": subsystems, "grants": grants })
+}
+
+/// A subsystem as it was written.
+struct WrittenSubsystem {
+    keys: Value,
+    /// Whether it only redirects to HTTPS.
+    is_redirect: bool,
+}
+
+impl WrittenSubsystem {
+    fn named(&self) -> IngressSubsystem {
+        let text = |value: &Value| value["id"].as_str().unwrap_or_default().to_owned();
+        let commands = self.keys["commands"].as_array().into_iter().flatten().map(text).collect();
+        IngressSubsystem { id: text(&self.keys), commands }
+    }
 }
 
 /// Reads the annotations of an Ingress, and the objects that they name.
@@ -434,7 +478,7 @@ type OrderedCommand = (usize, Value);
 
 impl SubsystemWriter<'_, '_> {
     /// The subsystems of an Ingress: one for each of its hosts, and one for its default backend.
-    fn subsystems(&mut self, plan: &IngressPlan<'_>, faults: &mut Vec<IngressFault>) -> Vec<Value> {
+    fn subsystems(&mut self, plan: &IngressPlan<'_>, faults: &mut Vec<IngressFault>) -> Vec<WrittenSubsystem> {
         let mut by_place: BTreeMap<(String, String), Vec<OrderedCommand>> = BTreeMap::new();
         for (position, rule) in plan.ingress.rules.iter().enumerate() {
             let host = rule.host.as_deref().unwrap_or_default().to_ascii_lowercase();
@@ -466,7 +510,7 @@ impl SubsystemWriter<'_, '_> {
         &self,
         plan: &IngressPlan<'_>,
         by_place: BTreeMap<(String, String), Vec<OrderedCommand>>,
-        subsystems: &mut Vec<Value>,
+        subsystems: &mut Vec<WrittenSubsystem>,
     ) {
         let count = by_place.len();
         for (position, ((host, above), mut commands)) in by_place.into_iter().enumerate() {
@@ -512,10 +556,12 @@ impl SubsystemWriter<'_, '_> {
         let listeners =
             || [Some(HTTP_LISTENER), self.has_https.then_some(HTTPS_LISTENER)].into_iter().flatten().collect();
         let subsystems = by_place.into_iter().enumerate().map(|(position, ((host, above), commands))| {
-            subsystem(plan, (&format!("ingress-refused-{position}"), &host, &above), listeners(), commands)
+            let keys = subsystem(plan, (&format!("ingress-refused-{position}"), &host, &above), listeners(), commands);
+            WrittenSubsystem { keys, is_redirect: false }
         });
-        let subsystems: Vec<Value> = subsystems.collect();
-        (!subsystems.is_empty()).then(|| (format!("Ingress {} (refused)", plan.key), ingress_document(&subsystems)))
+        let subsystems: Vec<WrittenSubsystem> = subsystems.collect();
+        let document = || ingress_document(&subsystems, false); // it has no backends
+        (!subsystems.is_empty()).then(|| (format!("Ingress {} (refused)", plan.key), document()))
     }
 
     /// Adds the subsystem of a host on both listeners, or on HTTPS alone with a redirect from plain HTTP.
@@ -524,19 +570,22 @@ impl SubsystemWriter<'_, '_> {
         plan: &IngressPlan<'_>,
         (kind, host, above): (&str, &str, &str),
         commands: Vec<Value>,
-        subsystems: &mut Vec<Value>,
+        subsystems: &mut Vec<WrittenSubsystem>,
     ) {
         let https = self.has_https.then_some(HTTPS_LISTENER);
         if !is_https_only(plan, host) {
             let listeners = [Some(HTTP_LISTENER), https].into_iter().flatten().collect();
-            subsystems.push(subsystem(plan, (kind, host, above), listeners, commands));
+            let keys = subsystem(plan, (kind, host, above), listeners, commands);
+            subsystems.push(WrittenSubsystem { keys, is_redirect: false });
             return;
         }
         let redirects = commands.iter().map(https_redirect).collect();
         let redirect_kind = format!("{kind}-redirect");
-        subsystems.push(subsystem(plan, (&redirect_kind, host, above), vec![HTTP_LISTENER], redirects));
+        let keys = subsystem(plan, (&redirect_kind, host, above), vec![HTTP_LISTENER], redirects);
+        subsystems.push(WrittenSubsystem { keys, is_redirect: true });
         if let Some(https) = https {
-            subsystems.push(subsystem(plan, (kind, host, above), vec![https], commands));
+            let keys = subsystem(plan, (kind, host, above), vec![https], commands);
+            subsystems.push(WrittenSubsystem { keys, is_redirect: false });
         }
     }
 

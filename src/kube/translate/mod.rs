@@ -10,11 +10,11 @@
 //! - applying the configuration, and what follows from its problems: `controller`;
 //! - the form of a status: `status`.
 
-mod attachment;
 mod backend_tls;
 mod backends;
 mod certificates;
 mod client_auth_policies;
+mod closed_routes;
 mod command_sets;
 mod condition;
 mod departments;
@@ -22,16 +22,13 @@ mod gateways;
 mod grants;
 mod hostnames;
 mod http_filters;
-mod ingress_listeners;
 mod ingresses;
 mod named_document;
 mod names;
 pub mod nginx;
 mod references;
-mod route_memo;
 mod routes;
 mod services;
-mod tls_routes;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -45,7 +42,7 @@ pub use self::command_sets::CommandSetOutcome;
 pub use self::condition::{ACCEPTED, CONFLICTED, Condition, PROGRAMMED, RESOLVED_REFS};
 pub use self::departments::DepartmentOutcome;
 pub use self::grants::GrantOutcome;
-pub use self::ingresses::IngressOutcome;
+pub use self::ingresses::{IngressOutcome, IngressSubsystem};
 pub use self::named_document::{DocumentList, NamedDocument};
 pub use self::nginx::AnnotationCounts;
 pub use self::routes::RouteOutcome;
@@ -55,14 +52,14 @@ use self::backend_tls::TlsPolicies;
 use self::backends::{BackendMap, BackendSet};
 use self::certificates::TextCollector;
 use self::client_auth_policies::ClientAuthPolicies;
+use self::closed_routes::ClosedRoutes;
 use self::command_sets::CommandSets;
 use self::departments::DepartmentSet;
 use self::gateways::{GatewayListenerPlan, GatewayPlan, plan_gateways};
-use self::grants::{ClosedRoutes, GrantSubjects, translate_grants};
+use self::grants::{GrantSubjects, translate_grants};
 use self::ingresses::{IngressTranslation, ingress_addresses, translate_ingresses};
 use self::named_document::DocumentPool;
-use self::route_memo::{RouteMemo, RouteSurroundings};
-use self::routes::RouteTranslation;
+use self::routes::{RouteMemo, RouteSurroundings, RouteTranslation};
 use self::services::plan_services;
 use super::CONTROLLER_NAME;
 use super::index::Index;
@@ -211,13 +208,14 @@ impl Translator {
         let RouteTranslation { mut backends, documents: route_documents, outcomes, others, .. } = routes;
         self.routes.end();
         let IngressTranslation { documents: ingress_documents, outcomes: ingresses } =
-            translate_ingresses(index, &mut texts, &mut backends);
+            translate_ingresses(index, &mut texts, (&mut backends, &closed));
         let ingress_documents = ingress_documents.into_iter();
         let ingress_documents = ingress_documents.map(|(name, document)| (name, self.with_proxy_protocol(document)));
         let ingress_documents: Vec<(String, Value)> = ingress_documents.collect();
         // The listeners are known, and so are all realms. Departments come first: nothing takes an id from them.
         let departments = DepartmentSet::translate(index, &texts);
-        let subjects = GrantSubjects { departments: &departments, gateways: &gateways, routes: &outcomes };
+        let subjects =
+            GrantSubjects { departments: &departments, gateways: &gateways, routes: &outcomes, ingresses: &ingresses };
         let (grant_documents, grants) = translate_grants(index, &subjects);
         let (backend_documents, backends, policies) = backends.into_parts();
         self.backends = backends;

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
-use crate::kube::objects::ObjectKey;
+use crate::kube::objects::{ObjectKey, ObjectKind};
 use crate::model::{Name, hex_text};
 
 /// The bytes of a hash behind a name that is too long: 6 bytes are 12 digits.
@@ -57,6 +57,11 @@ pub(super) fn department(gateway: &ObjectKey) -> String {
 pub(super) fn subsystem(route: &ObjectKey, kind: &str) -> String {
     let separator = if kind.is_empty() { "" } else { "_" };
     bounded(format!("{}.{}{separator}{kind}", route.namespace, route.name))
+}
+
+/// The mark of a kind of route in the name of its subsystem.
+pub(super) fn subsystem_kind(kind: ObjectKind) -> &'static str {
+    if kind == ObjectKind::GrpcRoute { "grpc" } else { "" }
 }
 
 /// The command of a rule: its name, or its position.

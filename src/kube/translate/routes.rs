@@ -8,22 +8,27 @@
 //!
 //! Leaves to others: attachment (`attachment`), filters (`http_filters`), and backends (`backends`).
 
+mod attachment;
+mod route_memo;
+mod tls_routes;
+
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::attachment::{self, AttachingRoute, Attachment};
+use self::attachment::{AttachingRoute, Attachment};
+use self::route_memo::TranslatedRoute;
+pub(super) use self::route_memo::{RouteMemo, RouteSurroundings};
 use super::backends::{BackendOverrides, BackendProtocol, BackendSet, BackendUser};
+use super::closed_routes::ClosedRoutes;
 use super::command_sets::{CommandSets, commands_of_rule};
 use super::condition::{ACCEPTED, Condition, RESOLVED_REFS};
 use super::gateways::{GatewayListenerPlan, GatewayPlan};
-use super::grants::{ClosedRoutes, subsystem_kind};
 use super::hostnames::configured_host;
 use super::http_filters::{MirrorTargets, RuleFilters, Unsupported, backend_headers};
 use super::named_document::{DocumentList, NamedDocument};
 use super::names;
 use super::references::{BrokenReference, Referrer};
-use super::route_memo::{RouteMemo, TranslatedRoute};
 use crate::kube::index::{Index, RouteFact};
 use crate::kube::objects::{
     BackendReference, GrpcFilter, GrpcRoute, GrpcRouteMatch, HttpBackend, HttpFilter, HttpRoute, HttpRouteMatch,
@@ -249,7 +254,7 @@ impl RouteTranslation<'_, '_> {
     }
 
     /// The departments of the callers of a route: those of its Gateways.
-    pub(super) fn departments_of(&self, attachments: &[Attachment<'_>]) -> Vec<String> {
+    fn departments_of(&self, attachments: &[Attachment<'_>]) -> Vec<String> {
         let mut departments: Vec<String> = attachments
             .iter()
             .filter(|one| one.accepted.holds)
@@ -274,7 +279,7 @@ impl RouteTranslation<'_, '_> {
         if listeners.is_empty() || commands.is_empty() {
             return None;
         }
-        let id = names::subsystem(route.key, subsystem_kind(kind));
+        let id = names::subsystem(route.key, names::subsystem_kind(kind));
         let is_closed = self.closed.contains(kind, route.key);
         let departments = if is_closed { Vec::new() } else { self.departments_of(attachments) };
         let grants = departments
@@ -298,16 +303,16 @@ impl RouteTranslation<'_, '_> {
 }
 
 /// A route that is attached to Gateways of this controller.
-pub(super) struct AttachedRoute<'r> {
-    pub(super) attachments: Vec<Attachment<'r>>,
+struct AttachedRoute<'r> {
+    attachments: Vec<Attachment<'r>>,
     /// `ResolvedRefs` for all parents.
-    pub(super) resolved: Condition,
+    resolved: Condition,
     /// The content of its document, if it has one.
-    pub(super) document: Option<Value>,
+    document: Option<Value>,
 }
 
 /// The Gateways that a route is attached to, with the first of their certificates for backends.
-pub(super) fn backend_user(gateways: &[GatewayPlan<'_>], attachments: &[Attachment<'_>]) -> BackendUser {
+fn backend_user(gateways: &[GatewayPlan<'_>], attachments: &[Attachment<'_>]) -> BackendUser {
     let attached = attachments.iter().filter(|one| one.accepted.holds).map(|one| &gateways[one.gateway]);
     let attached: Vec<&GatewayPlan<'_>> = attached.collect();
     BackendUser {
@@ -328,7 +333,7 @@ fn attached_listeners(attachments: &[Attachment<'_>]) -> Vec<(usize, usize)> {
     places
 }
 
-pub(super) fn resolved_refs(broken: Vec<BrokenReference>) -> Condition {
+fn resolved_refs(broken: Vec<BrokenReference>) -> Condition {
     match broken.into_iter().next() {
         Some(first) => Condition::fails(RESOLVED_REFS, first.reason, first.message),
         None => Condition::holds(RESOLVED_REFS, "ResolvedRefs"),

@@ -102,7 +102,7 @@ fn compiled_without_tls(cluster: &Cluster) -> crate::config::Configuration {
         }
         for subsystem in document["subsystems"].as_array_mut().into_iter().flatten() {
             retain(&mut subsystem["listeners"], &|binding| {
-                binding.as_str().is_some_and(|binding| binding.starts_with("infra.web_80/"))
+                binding.as_str().is_some_and(|binding| binding.starts_with("infra.web_80/") || binding == "ingress_80")
             });
         }
         document.as_object_mut().into_iter().for_each(|keys| keys.retain(|_, list| !list.is_null()));
@@ -433,6 +433,96 @@ fn faults_of_grants_have_their_reasons_and_leave_the_route_closed() {
         assert_eq!(grants, granted, "{change}");
         assert_eq!(cluster.document("HTTPRoute shop/cart")["grants"] == json!([]), is_closed, "{change}");
     }
+}
+
+/// A cluster with an Ingress of two hosts, of which `a.example` asks for client certificates.
+fn cluster_with_ingress(grant_spec: Option<Value>) -> Cluster {
+    let mut cluster = cluster();
+    cluster.department("police", 1, json!({}));
+    cluster.add(ObjectKind::IngressClass, "", "ours", json!({ "controller": CONTROLLER_NAME }));
+    cluster.service("shop", "cart", json!({ "port": 8080 }), &["10.77.1.2"]);
+    let path = |path: &str| {
+        json!({ "path": path, "pathType": "Prefix",
+        "backend": { "service": { "name": "cart", "port": { "number": 8080 } } } })
+    };
+    let rule = |host: &str, paths: &[&str]| {
+        let paths: Vec<Value> = paths.iter().map(|one| path(one)).collect();
+        json!({ "host": host, "http": { "paths": paths } })
+    };
+    let rules = json!([rule("a.example", &["/", "/pay"]), rule("b.example", &["/"])]);
+    cluster.add(ObjectKind::Ingress, "shop", "cart", json!({ "ingressClassName": "ours", "rules": rules }));
+    if let Some(spec) = grant_spec {
+        cluster.add(Grant, "shop", "g", spec);
+    }
+    cluster
+}
+
+fn ingress_grant(change: Value) -> Value {
+    let target = json!({ "group": "networking.k8s.io", "kind": "Ingress", "name": "cart" });
+    grant(merged(json!({ "targetRefs": [target] }), change))
+}
+
+fn merged(mut spec: Value, change: Value) -> Value {
+    merge(&mut spec, change);
+    spec
+}
+
+#[test]
+fn a_grant_opens_an_ingress_to_its_departments_and_closes_it_to_others() {
+    let granted = |spec: Option<Value>| {
+        let cluster = cluster_with_ingress(spec);
+        let shown = |name: &str| -> Vec<String> {
+            let document = cluster.document(name);
+            let grants = document["grants"].as_array().into_iter().flatten();
+            grants
+                .map(|one| format!("{} {} {}", one["department"], one["subsystem"], one["commands"]).replace('"', ""))
+                .collect()
+        };
+        (shown("Ingress shop/cart"), shown("Grant shop/g"), cluster)
+    };
+    let (implicit, _, _) = granted(None);
+    assert_eq!(implicit, ["ingress shop.cart_ingress-0 [*]", "ingress shop.cart_ingress-1 [*]"]);
+    for (change, expected) in [
+        (json!({}), &["police shop.cart_ingress-0 [*]", "police shop.cart_ingress-1 [*]"][..]),
+        (json!({ "commands": ["rule-0-1", "rule-0-0"] }), &["police shop.cart_ingress-0 [rule-0-1,rule-0-0]"]),
+        (json!({ "commands": ["rule-1-?"], "departments": ["ingress"] }), &["ingress shop.cart_ingress-1 [rule-1-?]"]),
+        (json!({ "commands": ["none"] }), &["police shop.cart_ingress-0 [none]"]),
+    ] {
+        let (own, of_grant, cluster) = granted(Some(ingress_grant(change.clone())));
+        assert_eq!(own, [""; 0], "{change}: closed");
+        assert_eq!(of_grant, expected, "{change}");
+        assert_eq!(cluster.grant_conditions(), ["Accepted=Accepted", "ResolvedRefs=ResolvedRefs"], "{change}");
+        let excluded = compiled_without_tls(&cluster).excluded;
+        assert_eq!(excluded.is_empty(), change["commands"] != json!(["none"]), "{change}: {excluded:?}");
+    }
+    let target = json!({ "group": "networking.k8s.io", "kind": "Ingress", "name": "none" });
+    let (own, of_grant, cluster) = granted(Some(ingress_grant(json!({ "targetRefs": [target] }))));
+    assert_eq!((own.len(), of_grant.len()), (2, 0));
+    assert_eq!(cluster.grant_conditions(), ["!Accepted=TargetNotFound", "ResolvedRefs=ResolvedRefs"]);
+    let (own, _, _) = granted(Some(json!({ "targetRefs": 1 })));
+    assert_eq!(own, [""; 0], "its targets are not known");
+}
+
+#[test]
+fn redirects_to_https_stay_open_in_a_closed_ingress() {
+    let mut cluster = cluster_with_ingress(Some(ingress_grant(json!({}))));
+    let secret = json!({ "metadata": { "namespace": "shop", "name": "tls" },
+        "data": { "tls.crt": "Z29vZA==", "tls.key": "Z29vZA==" } });
+    cluster.add_object(ObjectKind::Secret, secret);
+    let annotations = json!({ "nginx.ingress.kubernetes.io/ssl-redirect": "true" });
+    let backend = json!({ "service": { "name": "cart", "port": { "number": 8080 } } });
+    let path = json!({ "path": "/", "pathType": "Prefix", "backend": backend });
+    let rules = json!([{ "host": "a.example", "http": { "paths": [path] } }]);
+    let tls = json!([{ "hosts": ["a.example"], "secretName": "tls" }]);
+    let spec = json!({ "ingressClassName": "ours", "rules": rules, "tls": tls });
+    let metadata = json!({ "namespace": "shop", "name": "cart", "annotations": annotations });
+    cluster.add_object(ObjectKind::Ingress, json!({ "metadata": metadata, "spec": spec }));
+    let subsystems = |name: &str| -> Vec<Value> {
+        let document = cluster.document(name);
+        document["grants"].as_array().into_iter().flatten().map(|one| one["subsystem"].clone()).collect()
+    };
+    assert_eq!(subsystems("Ingress shop/cart"), ["shop.cart_ingress-redirect"]);
+    assert_eq!(subsystems("Grant shop/g"), ["shop.cart_ingress"]);
 }
 
 #[test]

@@ -10,11 +10,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::backends::BackendUses;
-use super::named_document::{DocumentList, NamedDocument};
-use super::routes::RouteOutcome;
+use super::RouteOutcome;
 use crate::kube::index::{FactRevision, Index, RouteFact};
 use crate::kube::objects::{ObjectKey, ObjectKind};
+use crate::kube::translate::backends::BackendUses;
+use crate::kube::translate::named_document::{DocumentList, NamedDocument};
 
 /// What a route was translated to.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ pub(super) struct TranslatedRoute {
 
 /// What the translation of every route depends on, beside the route and its Services.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct RouteSurroundings {
+pub(in crate::kube::translate) struct RouteSurroundings {
     /// The facts that Gateways, references, policies, CommandSets and Grants are made of.
     revisions: [FactRevision; 10],
     /// The documents of the Gateways: they show which listeners are live, which depends on Services and policies too.
@@ -37,7 +37,7 @@ pub(super) struct RouteSurroundings {
 }
 
 impl RouteSurroundings {
-    pub(super) fn new(index: &Index, gateways: &DocumentList) -> Self {
+    pub(in crate::kube::translate) fn new(index: &Index, gateways: &DocumentList) -> Self {
         let revisions = [
             index.gateway_classes().revision(),
             index.gateways().revision(),
@@ -59,7 +59,7 @@ type KnownRoute = (RouteFact, Arc<TranslatedRoute>);
 
 /// The translations of all routes: those of the last translation, and those of the one that is being made.
 #[derive(Debug, Default)]
-pub(super) struct RouteMemo {
+pub(in crate::kube::translate) struct RouteMemo {
     surroundings: Option<RouteSurroundings>,
     /// Whether the last translation had the same surroundings.
     is_current: bool,
@@ -72,7 +72,7 @@ pub(super) struct RouteMemo {
 
 impl RouteMemo {
     /// Begins a translation.
-    pub(super) fn begin(&mut self, index: &Index, surroundings: RouteSurroundings) {
+    pub(in crate::kube::translate) fn begin(&mut self, index: &Index, surroundings: RouteSurroundings) {
         self.is_current = self.surroundings.as_ref() == Some(&surroundings);
         self.surroundings = Some(surroundings);
         self.has_same_services = self.services == *index.services().revision();
@@ -82,7 +82,7 @@ impl RouteMemo {
     }
 
     /// Ends a translation: routes that are gone are dropped.
-    pub(super) fn end(&mut self) {
+    pub(in crate::kube::translate) fn end(&mut self) {
         self.before = HashMap::new();
     }
 

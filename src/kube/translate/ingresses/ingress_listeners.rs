@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::certificates::CertificateTexts;
+use crate::kube::translate::certificates::CertificateTexts;
 
 /// The port of the data plane for plain HTTP; callers reach it at port 80.
 const HTTP_PORT: (u16, u16) = (80, 8080);
@@ -20,7 +20,7 @@ const HTTPS_PORT: (u16, u16) = (443, 8443);
 /// The names of the listeners, and of the department of their callers.
 pub(super) const HTTP_LISTENER: &str = "ingress_80";
 pub(super) const HTTPS_LISTENER: &str = "ingress_443";
-pub(super) const DEPARTMENT: &str = "ingress";
+pub(in crate::kube::translate) const DEPARTMENT: &str = "ingress";
 
 /// The hosts of Ingresses on the HTTPS listener.
 #[derive(Debug, Default)]

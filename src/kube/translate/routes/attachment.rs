@@ -5,12 +5,12 @@
 //!
 //! Leaves to others: what the route does (`http_route`, `grpc_route`).
 
-use super::condition::{ACCEPTED, Condition};
-use super::gateways::{GatewayListenerPlan, GatewayPlan, allows_namespace};
-use super::hostnames;
-use super::names;
 use crate::kube::index::Index;
 use crate::kube::objects::{GATEWAY_GROUP, ObjectKey, ParentReference};
+use crate::kube::translate::condition::{ACCEPTED, Condition};
+use crate::kube::translate::gateways::{GatewayListenerPlan, GatewayPlan, allows_namespace};
+use crate::kube::translate::hostnames;
+use crate::kube::translate::names;
 
 /// A route, as far as attachment needs it.
 #[derive(Clone, Copy, Debug)]

@@ -11,15 +11,15 @@
 use serde_json::{Value, json};
 
 use super::attachment::{self, AttachingRoute, Attachment};
-use super::backends::BackendUser;
-use super::condition::{ACCEPTED, Condition};
-use super::gateways::GatewayListenerPlan;
-use super::hostnames::configured_host;
-use super::http_filters::Unsupported;
-use super::names;
-use super::references::{BrokenReference, Referrer};
-use super::routes::{AttachedRoute, RouteTranslation, backend_user, resolved_refs};
+use super::{AttachedRoute, RouteTranslation, backend_user, resolved_refs};
 use crate::kube::objects::{ObjectKey, TlsMode, TlsRoute, TlsRule};
+use crate::kube::translate::backends::BackendUser;
+use crate::kube::translate::condition::{ACCEPTED, Condition};
+use crate::kube::translate::gateways::GatewayListenerPlan;
+use crate::kube::translate::hostnames::configured_host;
+use crate::kube::translate::http_filters::Unsupported;
+use crate::kube::translate::names;
+use crate::kube::translate::references::{BrokenReference, Referrer};
 
 /// How connections are forwarded, with the suffix of the subsystem.
 const MODES: [(TlsMode, &str, &str); 2] =
