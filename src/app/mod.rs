@@ -125,7 +125,7 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
     let components =
         SharedComponents { cluster: gauge, ..shared_components(&configuration, ledger.reader(), &ready, clock) };
     components.traffic.limiters.enforce(snapshot);
-    restore_quotas(&components, snapshot)?;
+    restore_quotas(&components, snapshot, &numbers)?;
     components.reader.update_department_names(department_names(snapshot));
 
     let (traffic, traffic_watcher) = drain();
@@ -275,8 +275,13 @@ fn ledger_settings(settings: &GatewaySettings, ready: &Readiness) -> LedgerSetti
 }
 
 /// Restores the quotas after a restart: the ledger's units of this month count as used, and quotas that were exceeded
-/// count as warned of.
-fn restore_quotas(components: &SharedComponents, snapshot: &PolicySnapshot) -> Result<(), AppError> {
+/// count as warned of. Every department of the ledger is restored: the configuration may bring it later, and in a
+/// cluster the first one has no departments.
+fn restore_quotas(
+    components: &SharedComponents,
+    snapshot: &PolicySnapshot,
+    numbers: &NameInterner,
+) -> Result<(), AppError> {
     let month = components.calendar.month_of(components.traffic.clock.window());
     let rows = threads::block_on(components.reader.usage_total(components.calendar.windows_of(month)))??;
     let mut used: HashMap<&Name, (u64, bool)> = HashMap::new();
@@ -285,12 +290,12 @@ fn restore_quotas(components: &SharedComponents, snapshot: &PolicySnapshot) -> R
         *units += row.totals.units;
         *has_refused |= row.outcome == Outcome::Refused(Refused::QuotaExceeded);
     }
-    // Includes departments without a quota: a reload may add one within the month.
-    for policy in snapshot.departments.iter() {
-        let used = used.get(&policy.department.id).copied().unwrap_or_default();
-        components.traffic.limiters.restore_quota(policy.department.number, month, used);
+    for (department, used) in used {
+        components.traffic.limiters.restore_quota(numbers.department(department), month, used);
     }
-    removed_ids::warn_of_missing_ids(snapshot, &rows, month);
+    if components.cluster.is_none() {
+        removed_ids::warn_of_missing_ids(snapshot, &rows, month);
+    }
     Ok(())
 }
 

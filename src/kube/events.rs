@@ -29,8 +29,9 @@ use crate::clock::Clock;
 /// The largest number of events that are remembered. One has about 200 bytes.
 const REMEMBERED_MAX: usize = 10_000;
 
-/// The largest number of events that wait to be written.
-const WAITING_MAX: usize = 256;
+/// The largest number of events that wait to be written: every event that is remembered may wait. One has at most 1.2
+/// KiB.
+const WAITING_MAX: usize = REMEMBERED_MAX;
 
 /// The time for the write of an event.
 const WRITE_TIME: Duration = Duration::from_secs(5);

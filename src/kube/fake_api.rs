@@ -27,6 +27,7 @@ pub(crate) struct SeenRequest {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) query: BTreeMap<String, String>,
+    pub(crate) content_type: String,
     pub(crate) body: Value,
 }
 
@@ -98,7 +99,9 @@ async fn read(request: Request<Body>) -> SeenRequest {
     let (head, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     let query = form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes());
+    let content_type = head.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
     SeenRequest {
+        content_type: content_type.to_owned(),
         method: head.method,
         path: head.uri.path().to_owned(),
         query: query.map(|(key, value)| (key.into_owned(), value.into_owned())).collect(),

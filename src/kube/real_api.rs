@@ -82,7 +82,8 @@ async fn watches_status_lease_and_events_work_with_a_real_api_server() {
         "POST",
         ingresses,
         json!({ "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
-        "metadata": { "name": name }, "spec": { "rules": [{ "host": "b.example" }] } }),
+        "metadata": { "name": name, "annotations": { "of": "others" }, "labels": { "of": "others" } },
+        "spec": { "rules": [{ "host": "b.example" }] } }),
     )
     .await;
     let are_there =
@@ -109,6 +110,9 @@ async fn watches_status_lease_and_events_work_with_a_real_api_server() {
     follow(&mut watches, &mut index, are_equal).await;
     let spec = send(&client, "GET", &format!("{routes}/{name}"), Value::Null).await;
     assert_eq!(spec["spec"]["hostnames"], json!(["a.example"]), "the specification is as it was");
+    let metadata = send(&client, "GET", &format!("{ingresses}/{name}"), Value::Null).await["metadata"].take();
+    let of_others = json!({ "of": "others" });
+    assert_eq!((&metadata["annotations"], &metadata["labels"]), (&of_others, &of_others), "they are as they were");
     assert_eq!((queue.counts().written, queue.counts().failed), (2, 0));
     writer.abort();
 

@@ -39,10 +39,14 @@ pub struct LimiterRegistry {
     commands: KeyedLimiters<(u32, u32)>,
     addresses: AddressLimiters,
     /// By department number. Never removed, because a department may come back within its month. Bounded like
-    /// [`crate::model::NameInterner`]: by the configurations that the process has loaded.
+    /// [`crate::model::NameInterner`]: by the configurations that the process has loaded, and by the departments of the
+    /// ledger.
     usage: DashMap<u32, Arc<MonthlyUsage>, RandomState>,
     /// The quotas by department number, for metrics and for the detection of changes on a reload.
     quotas: arc_swap::ArcSwap<HashMap<u32, QuotaPlan>>,
+    /// The departments whose use was restored, and whose quota a later configuration may bring: whether it has refused
+    /// commands in this month.
+    restored: DashMap<u32, (Month, bool), RandomState>,
 }
 
 /// A department's quota and its use.
@@ -71,6 +75,7 @@ impl LimiterRegistry {
             addresses: AddressLimiters::new(),
             usage: DashMap::with_hasher(RandomState::default()),
             quotas: arc_swap::ArcSwap::default(),
+            restored: DashMap::with_hasher(RandomState::default()),
         }
     }
 
@@ -98,18 +103,25 @@ impl LimiterRegistry {
         let plans: HashMap<u32, QuotaPlan> = snapshot.departments.iter().filter_map(planned).collect();
         let (before, month) = (self.quotas.load(), self.calendar.month_of(self.clock.window()));
         for (department, plan) in plans.iter().filter(|(department, plan)| before.get(department) != Some(plan)) {
-            self.usage_of(*department).begin_plan(month, plan);
+            let used = self.usage_of(*department);
+            match self.restored.remove(department) {
+                Some((_, (of, has_refused))) if of == month => used.restore_warnings(month, plan, has_refused),
+                _ => used.begin_plan(month, plan),
+            }
         }
         self.quotas.store(Arc::new(plans));
     }
 
     /// Restores a department's use of its quota, and whether the quota has refused commands. Called at the start for
-    /// each department with the values of the ledger. Logs no warning: the thresholds were reached before this start.
+    /// each department of the ledger, also for those that only a later configuration has. Logs no warning: the
+    /// thresholds were reached before this start.
     pub fn restore_quota(&self, department: u32, month: Month, (units, has_refused): (u64, bool)) {
         let used = self.usage_of(department);
         used.set_used(month, units);
         if let Some(plan) = self.quotas.load().get(&department) {
             used.restore_warnings(month, plan, has_refused);
+        } else {
+            self.restored.insert(department, (month, has_refused));
         }
     }
 

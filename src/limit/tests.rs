@@ -279,6 +279,19 @@ fn early_quota_refusal_is_logged_once() {
     assert_eq!(city.warned(|city| city.empty(1)), (vec![100], 100), "commands of 1 use it up");
 }
 
+/// In a cluster the first configuration has no departments.
+#[test]
+fn restored_use_waits_for_the_quota_that_a_reload_brings() {
+    for (has_refused, expected) in [(false, 80), (true, 100)] {
+        let mut city = City::new(&document("name: Police", "units: 1", "{}"));
+        city.recall(9, has_refused);
+        let log = logged(|| city.reload(&with_warnings(10, "50, 80", "refuse")));
+        assert_eq!(log, "", "the thresholds were reached before the start");
+        assert_eq!((city.used(), city.quota().warned_percent), ((9, 10), expected));
+        assert_eq!(city.drain(1), 1, "one unit is left");
+    }
+}
+
 #[test]
 fn start_does_not_log_thresholds_reached_before_it() {
     let city = City::new(&with_warnings(10, "50, 80", "refuse"));

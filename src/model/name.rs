@@ -87,7 +87,8 @@ pub enum BadName {
 
 /// Assigns a small number to each name, the same number each time.
 ///
-/// The map is bounded by the configurations that the process has loaded: only `config` adds names, never a caller.
+/// The map is bounded by the configurations that the process has loaded and by the departments of the ledger: no caller
+/// adds names.
 #[derive(Debug, Default)]
 pub struct NameInterner {
     numbers: DashMap<Arc<str>, u32>,
@@ -95,6 +96,11 @@ pub struct NameInterner {
 }
 
 impl NameInterner {
+    /// The number of a department.
+    pub fn department(&self, id: &Name) -> u32 {
+        self.intern(&format!("d/{id}"))
+    }
+
     /// The number of `key`. The number 0 is never assigned; it represents [`Name::UNKNOWN`].
     pub fn intern(&self, key: &str) -> u32 {
         if let Some(number) = self.numbers.get(key) {

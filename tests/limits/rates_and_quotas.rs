@@ -119,6 +119,32 @@ async fn exhausted_quota_refuses_until_the_month_ends_even_after_a_restart() {
     assert_eq!(usage.admitted("traffic-police").units, 5);
 }
 
+/// In a cluster the first configuration has no departments at all.
+#[tokio::test]
+async fn quota_of_a_department_that_a_reload_brings_counts_the_use_before_the_start() {
+    let mut world = with_quota(json!({ "per": "month", "units": 4, "exceeded": "refuse" })).start().await;
+    let client = world.client("traffic-police");
+    assert_eq!(client.get("/cameras/do/status-200").await.status, 200, "three of four units");
+
+    world.stop().await;
+    let mut before = Value::Null;
+    world.write(|document| {
+        before = document.clone();
+        let without_police = |list: &mut Value, key: &str| {
+            list.as_array_mut().unwrap().retain(|item| item[key] != "traffic-police");
+        };
+        without_police(&mut document["departments"], "id");
+        without_police(&mut document["grants"], "department");
+    });
+    world.start_here().await;
+    world.reload(|document| *document = before).await;
+    let client = world.client("traffic-police");
+    assert_eq!(client.get(READ).await.status, 200, "the fourth unit");
+    assert_eq!(client.get(READ).await.problem().as_deref(), Some("quota_exceeded"), "the use survives the restart");
+    let usage = world.close().await;
+    assert_eq!((usage.admitted("traffic-police").units, usage.of("traffic-police", "quota_exceeded")), (4, 1));
+}
+
 #[tokio::test]
 async fn each_quota_threshold_is_logged_once_even_over_a_restart() {
     let quota = json!({ "per": "month", "units": 4, "warn": [50, 75], "exceeded": "allow" });

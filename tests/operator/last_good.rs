@@ -110,7 +110,7 @@ async fn process_serves_its_last_good_configuration_while_the_api_server_is_away
     let kinds = tallygate::kube::objects::ObjectKind::ALL.len();
     assert_eq!(metrics.sum("tallygate_kube_watch_synced"), i64::try_from(kinds).unwrap());
     until("the leader has written the statuses", async || {
-        (api.written(&Method::PUT).iter().filter(|path| path.ends_with("/status")).count() >= 3).then_some(())
+        (api.written(&Method::PATCH).iter().filter(|path| path.ends_with("/status")).count() >= 3).then_some(())
     })
     .await;
 

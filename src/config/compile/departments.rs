@@ -165,7 +165,7 @@ fn compile_department(
     }
     DepartmentPolicy {
         header: header_value(id.as_str()),
-        department: Department { number: interner.intern(&format!("d/{id}")), id, name },
+        department: Department { number: interner.department(&id), id, name },
         limits: limits::compile_limits(department.limits.as_ref(), &place.key("limits")),
         quota: limits::compile_quota(department.quota.as_ref(), &place.key("quota")),
         disabled: department.disabled.unwrap_or(false),

@@ -60,7 +60,7 @@ impl RequiredAccess {
 
     /// Writing the status of a kind.
     pub(crate) fn status(kind: ObjectKind) -> Self {
-        Self { part: "/status", verbs: &["update"], ..Self::watch(kind) }
+        Self { part: "/status", verbs: &["patch"], ..Self::watch(kind) }
     }
 
     /// Applying and deleting the objects of a kind.
@@ -155,7 +155,7 @@ mod tests {
         let rule = |access: RequiredAccess| ApiFault::Forbidden("denied".to_owned()).advice(&access);
 
         let status = rule(RequiredAccess::status(ObjectKind::HttpRoute));
-        assert!(status.contains(r#"resources: ["httproutes/status"], verbs: ["update"]}"#), "{status}");
+        assert!(status.contains(r#"resources: ["httproutes/status"], verbs: ["patch"]}"#), "{status}");
         let apply = rule(RequiredAccess::apply(ObjectKind::EndpointSlice));
         assert!(apply.contains(r#"["discovery.k8s.io"], resources: ["endpointslices"]"#), "{apply}");
         assert!(apply.contains(r#"verbs: ["create", "patch", "delete"]}"#), "{apply}");

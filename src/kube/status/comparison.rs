@@ -1,7 +1,9 @@
-//! Wanted against shown: the new status, or nothing.
+//! Wanted against shown: the change of the status, or nothing.
 //!
 //! Guarantees:
 //! - Pure. What is not written by this controller stays as it is.
+//! - A change is a JSON merge patch (RFC 7396) of the status alone. A whole object would not do: in the status of a
+//!   built-in kind such as Ingress, the API server takes labels and annotations from what is written.
 //! - A shown status that is malformed is written anew.
 //!
 //! Leaves to others:
@@ -33,8 +35,8 @@ pub struct StatusUpdate {
     pub uid: Box<str>,
     /// The version that the comparison was based on. The write is refused if the object has changed since.
     pub resource_version: Box<str>,
-    /// The whole new status.
-    pub status: Value,
+    /// The merge patch from the shown status to the new one.
+    pub patch: Value,
 }
 
 /// Compares the status that `fact` should show with the one that it shows. Returns `None` if they are equal.
@@ -46,9 +48,28 @@ pub fn compare_status<T>(
     controller: &str,
     now: Timestamp,
 ) -> Option<StatusUpdate> {
-    let status = new_status(wanted, &fact.shown.parsed(), controller, now)?;
+    let shown = fact.shown.parsed();
+    let patch = merge_patch(&shown, new_status(wanted, &shown, controller, now)?);
     let (uid, resource_version) = (fact.meta.uid.clone(), fact.meta.resource_version.clone());
-    Some(StatusUpdate { kind, key: fact.meta.key(), uid, resource_version, status })
+    Some(StatusUpdate { kind, key: fact.meta.key(), uid, resource_version, patch })
+}
+
+/// The merge patch that makes `after` of `before` (RFC 7396). `after` has no `null`: a patch could not say it.
+pub(super) fn merge_patch(before: &Value, after: Value) -> Value {
+    let (before, after) = match (before, after) {
+        (Value::Object(before), Value::Object(after)) => (before, after),
+        (_, after) => return after,
+    };
+    let removed = before.keys().filter(|key| !after.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let mut patch: Map<String, Value> = removed.collect();
+    for (key, value) in after {
+        match before.get(&key) {
+            Some(same) if *same == value => {}
+            Some(known) => drop(patch.insert(key, merge_patch(known, value))),
+            None => drop(patch.insert(key, value)),
+        }
+    }
+    Value::Object(patch)
 }
 
 /// Returns the status to write, or `None` if `shown` says all of `wanted` and nothing of ours beside.

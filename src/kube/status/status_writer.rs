@@ -1,6 +1,7 @@
-//! The writer: PUT of the status with the version that the comparison was based on.
+//! The writer: a merge patch of the status, with the version that the comparison was based on.
 //!
 //! Guarantees:
+//! - Nothing but the status is written: metadata of the object, such as its annotations, stay as they are.
 //! - One write at a time for each object, the newest update wins, at most [`WriteTimes::in_flight`] writes at once.
 //! - Submitting waits for nothing. A write that hangs is given up after [`WriteTimes::write`].
 //! - After a conflict the update is dropped: the watch shows the newer object, and that is compared again.
@@ -319,24 +320,13 @@ async fn write(client: &Client, path: Option<ApiPath>, update: &StatusUpdate) ->
         Some(path) => path,
         None => find_path(client, update.kind).await?,
     };
-    let mut metadata = json!({
-        "name": update.key.name,
-        "uid": update.uid,
-        "resourceVersion": update.resource_version,
-    });
-    if !update.key.namespace.is_empty() {
-        metadata["namespace"] = json!(update.key.namespace);
-    }
-    let body = json!({
-        "apiVersion": path.api_version(),
-        "kind": update.kind.api().kind,
-        "metadata": metadata,
-        "status": update.status,
-    });
+    // With uid and version the patch is refused if the object has changed, or is another one.
+    let metadata = json!({ "uid": update.uid, "resourceVersion": update.resource_version });
+    let body = json!({ "metadata": metadata, "status": update.patch });
     let request = Request::builder()
-        .method(Method::PUT)
+        .method(Method::PATCH)
         .uri(path.status(&update.key))
-        .header(http::header::CONTENT_TYPE, "application/json")
+        .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
         .body(body.to_string().into_bytes())
         .map_err(kube::Error::HttpError)?;
     let object: Value = client.request(request).await?;

@@ -103,13 +103,19 @@ pub fn depends_on_endpoints(index: &Index, settings: &ServiceSettings, service: 
     is_of_gateway || ingress_service(index, settings).is_some_and(|(ingress, _)| ingress == service)
 }
 
-/// The pods of the data plane.
+/// The pods of the data plane. If none of them is ready or serves while it ends, all count as ready: after the API
+/// server was away, the node lifecycle controller marks all pods of all nodes unready for seconds, although they serve.
+/// Without an address the Services of Gateways would refuse every connection; a pod that does not serve refuses it as
+/// well.
 fn data_plane_pods(index: &Index, settings: &ServiceSettings) -> Vec<KnownEndpoint> {
     let Some((service, _)) = ingress_service(index, settings) else { return Vec::new() };
     let known = index.endpoints().endpoints_of_service(service);
     let mut pods: Vec<KnownEndpoint> = known.into_iter().map(|(endpoint, _)| endpoint).collect();
     pods.sort_by_key(|pod| pod.address);
     pods.dedup_by_key(|pod| pod.address);
+    if pods.iter().all(|pod| pod.state == EndpointState::Unready) {
+        pods.iter_mut().for_each(|pod| pod.state = EndpointState::Ready);
+    }
     pods
 }
 

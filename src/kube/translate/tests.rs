@@ -360,6 +360,36 @@ fn a_service_is_current_once_it_is_as_wanted() {
 }
 
 #[test]
+fn services_of_gateways_keep_their_pods_when_all_become_unready() {
+    let (ready, ending, unready) = ((true, false), (false, true), (false, false));
+    for (pods, expected) in [
+        (&[ready, unready][..], &["10.77.1.0 true", "10.77.1.1 false"][..]),
+        (&[unready, unready], &["10.77.1.0 true", "10.77.1.1 true"]),
+        (&[unready, ending], &["10.77.1.0 false", "10.77.1.1 false"]), // the other one serves while it ends
+        (&[], &[]),
+    ] {
+        let mut cluster = Cluster::with_gateway();
+        let metadata = json!({ "namespace": "system", "name": "tallygate",
+            "labels": { "app.kubernetes.io/component": "ingress" } });
+        cluster.add_object(ObjectKind::Service, json!({ "metadata": metadata, "spec": {} }));
+        let endpoint = |(number, (ready, ending)): (usize, &(bool, bool))| {
+            let conditions = json!({ "ready": ready, "serving": *ready || *ending, "terminating": ending });
+            json!({ "addresses": [format!("10.77.1.{number}")], "conditions": conditions })
+        };
+        let metadata = json!({ "namespace": "system", "name": "tallygate-1",
+            "labels": { "kubernetes.io/service-name": "tallygate" } });
+        let endpoints: Vec<Value> = pods.iter().enumerate().map(endpoint).collect();
+        let ports = json!([{ "name": "", "port": 8080, "protocol": "TCP" }]);
+        let slice = json!({ "metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": ports });
+        cluster.add_object(ObjectKind::EndpointSlice, slice);
+        let slice = cluster.translated().services[0].wanted_slice.clone();
+        let shown = slice["endpoints"].as_array().into_iter().flatten();
+        let shown = shown.map(|one| format!("{} {}", one["addresses"][0], one["conditions"]["ready"]).replace('"', ""));
+        assert_eq!(shown.collect::<Vec<_>>(), expected, "{pods:?}");
+    }
+}
+
+#[test]
 fn what_is_not_supported_refuses_the_route() {
     for rule in [
         json!({ "sessionPersistence": {} }),

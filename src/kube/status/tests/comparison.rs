@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::kube::objects::{GatewayAddress, IngressAddress, ParentReference, RouteKind};
+use crate::kube::status::comparison::merge_patch;
 use crate::kube::status::*;
 
 const OURS: &str = "tallygate.io/gateway-controller";
@@ -46,6 +47,9 @@ fn compared(wanted: &WantedStatus, shown: &Value) -> Option<Value> {
     let status = new_status(wanted, shown, OURS, now());
     if let Some(status) = &status {
         assert_eq!(new_status(wanted, status, OURS, now()), None, "a second comparison must find nothing to write");
+        let mut patched = shown.clone();
+        apply_patch(&mut patched, merge_patch(shown, status.clone()));
+        assert_eq!(patched, *status, "the merge patch");
     }
     status
 }
@@ -288,4 +292,39 @@ fn long_message_is_cut() {
     let condition = WantedCondition { message: "ü".repeat(5000).into(), ..accepted(1) };
     let status = compared(&gateway(vec![condition]), &Value::Null).unwrap();
     assert!(status["conditions"][0]["message"].as_str().unwrap().len() <= 2048);
+}
+
+/// RFC 7396 section 2.
+fn apply_patch(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (key, value) in patch {
+        let fields = target.as_object_mut().expect("an object");
+        match value {
+            Value::Null => drop(fields.remove(&key)),
+            value => apply_patch(fields.entry(key).or_insert(Value::Null), value),
+        }
+    }
+}
+
+#[test]
+fn a_merge_patch_names_only_what_changes() {
+    let before = json!({ "a": 1, "b": { "c": [1], "d": 2 }, "e": 3 });
+    for (after, patch) in [
+        (before.clone(), json!({})),
+        (json!({ "a": 1, "b": { "c": [1, 2], "d": 2 } }), json!({ "e": null, "b": { "c": [1, 2] } })),
+        (json!({ "a": 2, "b": {}, "e": 3 }), json!({ "a": 2, "b": { "c": null, "d": null } })),
+        (json!({ "a": 1, "b": 5, "e": 3, "f": { "g": 1 } }), json!({ "b": 5, "f": { "g": 1 } })),
+    ] {
+        assert_eq!(merge_patch(&before, after.clone()), patch);
+        let mut patched = before.clone();
+        apply_patch(&mut patched, patch);
+        assert_eq!(patched, after);
+    }
+    assert_eq!(merge_patch(&Value::Null, json!({ "a": 1 })), json!({ "a": 1 }));
 }
