@@ -1,4 +1,7 @@
 //! The families of the measurements: durations, connections, limits and upstreams, summed over the workers.
+//!
+//! Guarantees: bounded. Upstreams, queues and durations have at most `capacity.series` series each, however many servers,
+//! backends and subsystems there are. Those that do not fit, in the order of their names, are shown as one: `other`.
 
 use std::sync::Arc;
 
@@ -6,22 +9,90 @@ use prometheus::proto::MetricFamily;
 
 use super::family_spec::{MetricSample, to_float};
 use super::histogram::{COMMAND_BOUNDS, DurationDistribution, DurationHistogram, GATEWAY_BOUNDS};
-use super::{LimitHit, MirrorOutcome, Telemetry, UpstreamStats, lock_unpoisoned, logging, metric_families};
+use super::{
+    EventCounter, LimitHit, MirrorOutcome, QueueStats, Telemetry, UpstreamStats, lock_unpoisoned, logging,
+    metric_families,
+};
+use crate::model::Name;
 
-impl Telemetry {
-    /// All measurements since the process started, as families.
-    pub(crate) fn runtime_families(&self) -> Vec<MetricFamily> {
-        [self.traffic_families(), self.upstream_families(), self.queue_families()].concat()
+/// The series of one upstream in all its families.
+const SERIES_OF_UPSTREAM: usize = 12;
+/// The series of one queue.
+const SERIES_OF_QUEUE: usize = 3;
+/// The series of the histogram of one subsystem: its buckets, that without a bound, the sum and the number.
+const SERIES_OF_SUBSYSTEM: usize = COMMAND_BOUNDS.len() + 3;
+
+/// The counts of an upstream, or of several.
+#[derive(Clone, Copy, Debug, Default)]
+struct UpstreamCounts {
+    attempts: u64,
+    retries: u64,
+    failures: [u64; FAILURE_REASONS.len()],
+    ejected: u64,
+    checks: [u64; CHECK_RESULTS.len()],
+    connections: u64,
+    requests: u64,
+}
+
+/// The reasons of failures, in the order of [`UpstreamCounts::failures`].
+const FAILURE_REASONS: [&str; 5] = ["connect", "reset", "timeout", "malformed_answer", "refused"];
+
+/// The results of health checks, in the order of [`UpstreamCounts::checks`].
+const CHECK_RESULTS: [&str; 2] = ["passed", "failed"];
+
+impl UpstreamCounts {
+    fn of(stats: &UpstreamStats) -> Self {
+        let UpstreamStats { failures_connect, failures_reset, failures_timeout, .. } = stats;
+        let UpstreamStats { failures_malformed, failures_refused, checks_passed, checks_failed, .. } = stats;
+        let failures = [failures_connect, failures_reset, failures_timeout, failures_malformed, failures_refused];
+        Self {
+            attempts: stats.attempts.get(),
+            retries: stats.retries.get(),
+            failures: failures.map(EventCounter::get),
+            ejected: stats.ejected.get(),
+            checks: [checks_passed, checks_failed].map(EventCounter::get),
+            connections: stats.connections.get(),
+            requests: stats.requests.get(),
+        }
     }
 
-    fn traffic_families(&self) -> Vec<MetricFamily> {
+    fn add(&mut self, other: Self) {
+        self.attempts += other.attempts;
+        self.retries += other.retries;
+        self.ejected += other.ejected;
+        self.connections += other.connections;
+        self.requests += other.requests;
+        self.failures.iter_mut().zip(other.failures).for_each(|(sum, one)| *sum += one);
+        self.checks.iter_mut().zip(other.checks).for_each(|(sum, one)| *sum += one);
+    }
+}
+
+/// The first `most` of `all`, and the sum of the others under the key `other`.
+fn folded<K, V>(mut all: Vec<(K, V)>, most: usize, other: K, add: impl Fn(&mut V, V)) -> Vec<(K, V)> {
+    let mut rest = all.split_off(all.len().min(most)).into_iter().map(|(_, value)| value);
+    if let Some(mut sum) = rest.next() {
+        rest.for_each(|value| add(&mut sum, value));
+        all.push((other, sum));
+    }
+    all
+}
+
+impl Telemetry {
+    /// All measurements since the process started, as families with at most `series_max` series for upstreams, for
+    /// queues and for subsystems.
+    pub(crate) fn runtime_families(&self, series_max: usize) -> Vec<MetricFamily> {
+        let traffic = self.traffic_families(series_max);
+        [traffic, self.upstream_families(series_max), self.queue_families(series_max)].concat()
+    }
+
+    fn traffic_families(&self, series_max: usize) -> Vec<MetricFamily> {
         let connections = self.connections();
         let handshakes =
             connections.handshake_failures().map(|(why, count)| ([why.name().to_owned()], to_float(count)));
         let hit = |hit: LimitHit| ([hit.name().to_owned()], to_float(self.limit_hit_count(hit)));
         let copies = |end: MirrorOutcome| ([end.name().to_owned()], to_float(self.mirrored_count(end)));
         vec![
-            metric_families::COMMAND_DURATION.histogram_family(self.command_durations()),
+            metric_families::COMMAND_DURATION.histogram_family(self.command_durations(series_max)),
             metric_families::GATEWAY_DURATION.histogram_family([([], self.gateway_durations())]),
             metric_families::CONNECTIONS_OPEN.single_family(to_float(connections.open.get())),
             metric_families::CONNECTIONS_ACCEPTED.single_family(to_float(connections.accepted.get())),
@@ -32,31 +103,37 @@ impl Telemetry {
         ]
     }
 
-    fn upstream_families(&self) -> Vec<MetricFamily> {
-        let upstreams = self.upstreams_in_use();
-        let each = |read: fn(&UpstreamStats) -> u64| {
-            upstreams.iter().map(move |(labels, stats)| (labels.clone(), to_float(read(stats))))
+    fn upstream_families(&self, series_max: usize) -> Vec<MetricFamily> {
+        let other = [Name::OTHER, Name::OTHER].map(str::to_owned);
+        let most = series_max / SERIES_OF_UPSTREAM;
+        let upstreams = folded(self.upstreams_in_use(), most, other, UpstreamCounts::add);
+        let each = |read: fn(&UpstreamCounts) -> u64| {
+            upstreams.iter().map(move |(labels, counts)| (labels.clone(), to_float(read(counts))))
         };
-        let failures = upstreams.iter().flat_map(|(labels, stats)| failure_samples(labels, stats));
-        let checks = upstreams.iter().flat_map(|(labels, stats)| check_samples(labels, stats));
+        let failures = upstreams.iter().flat_map(|(labels, counts)| reasoned(labels, FAILURE_REASONS, counts.failures));
+        let checks = upstreams.iter().flat_map(|(labels, counts)| reasoned(labels, CHECK_RESULTS, counts.checks));
         vec![
-            metric_families::UPSTREAM_ATTEMPTS.family_of(each(|stats| stats.attempts.get())),
-            metric_families::UPSTREAM_RETRIES.family_of(each(|stats| stats.retries.get())),
+            metric_families::UPSTREAM_ATTEMPTS.family_of(each(|counts| counts.attempts)),
+            metric_families::UPSTREAM_RETRIES.family_of(each(|counts| counts.retries)),
             metric_families::UPSTREAM_FAILURES.family_of(failures),
-            metric_families::UPSTREAM_EJECTED.family_of(each(|stats| stats.ejected.get())),
+            metric_families::UPSTREAM_EJECTED.family_of(each(|counts| counts.ejected)),
             metric_families::UPSTREAM_CHECKS.family_of(checks),
-            metric_families::UPSTREAM_CONNECTIONS.family_of(each(|stats| stats.connections.get())),
-            metric_families::UPSTREAM_REQUESTS.family_of(each(|stats| stats.requests.get())),
+            metric_families::UPSTREAM_CONNECTIONS.family_of(each(|counts| counts.connections)),
+            metric_families::UPSTREAM_REQUESTS.family_of(each(|counts| counts.requests)),
         ]
     }
 
-    fn queue_families(&self) -> Vec<MetricFamily> {
+    fn queue_families(&self, series_max: usize) -> Vec<MetricFamily> {
         let mut queues = lock_unpoisoned(&self.queues);
         queues.retain(|_, stats| Arc::strong_count(stats) > 1); // a reload removed the others
-        let waiting = queues.iter().map(|(name, stats)| ([name.to_string()], to_float(stats.waiting.get())));
-        let failures = queues.iter().flat_map(|(name, stats)| {
-            let reasons = [("full", &stats.full), ("timeout", &stats.timeout)];
-            reasons.map(|(reason, count)| ([name.to_string(), reason.to_owned()], to_float(count.get())))
+        let counts = |stats: &QueueStats| [stats.waiting.get(), stats.full.get(), stats.timeout.get()];
+        let all = queues.iter().map(|(name, stats)| (name.to_string(), counts(stats))).collect();
+        let add = |sum: &mut [u64; 3], one: [u64; 3]| sum.iter_mut().zip(one).for_each(|(sum, one)| *sum += one);
+        let queues = folded(all, series_max / SERIES_OF_QUEUE, Name::OTHER.to_owned(), add);
+        let waiting = queues.iter().map(|(name, [waiting, ..])| ([name.clone()], to_float(*waiting)));
+        let failures = queues.iter().flat_map(|(name, [_, full, timeout])| {
+            let reasons = [("full", *full), ("timeout", *timeout)];
+            reasons.map(|(reason, count)| ([name.clone(), reason.to_owned()], to_float(count)))
         });
         vec![metric_families::COMMANDS_QUEUED.family_of(waiting), metric_families::QUEUE_FAILURES.family_of(failures)]
     }
@@ -66,39 +143,39 @@ impl Telemetry {
         DurationHistogram::sum_workers(GATEWAY_BOUNDS, durations.gateway.iter().map(|one| &**one))
     }
 
-    fn command_durations(&self) -> Vec<([String; 1], DurationDistribution)> {
+    fn command_durations(&self, series_max: usize) -> Vec<([String; 1], DurationDistribution)> {
         let durations = lock_unpoisoned(&self.durations);
-        let sum = |workers: &Vec<Arc<DurationHistogram>>| {
+        let all = durations.commands.iter().map(|(subsystem, workers)| (subsystem.to_string(), workers.clone()));
+        let most = series_max / SERIES_OF_SUBSYSTEM;
+        let kept = folded(all.collect(), most, Name::OTHER.to_owned(), |sum: &mut Vec<_>, one| sum.extend(one));
+        let sum = |workers: &[Arc<DurationHistogram>]| {
             DurationHistogram::sum_workers(COMMAND_BOUNDS, workers.iter().map(|one| &**one))
         };
-        durations.commands.iter().map(|(subsystem, workers)| ([subsystem.to_string()], sum(workers))).collect()
+        kept.iter().map(|(subsystem, workers)| ([subsystem.clone()], sum(workers))).collect()
     }
 
     /// The upstreams that are still referenced elsewhere. A reload removed the others, and they are dropped here.
-    fn upstreams_in_use(&self) -> Vec<([String; 2], Arc<UpstreamStats>)> {
+    fn upstreams_in_use(&self) -> Vec<([String; 2], UpstreamCounts)> {
         let mut upstreams = lock_unpoisoned(&self.upstreams);
         upstreams.retain(|_, stats| Arc::strong_count(stats) > 1);
-        upstreams
-            .iter()
-            .map(|((subsystem, upstream), stats)| ([subsystem.to_string(), upstream.clone()], Arc::clone(stats)))
-            .collect()
+        let counts = upstreams.iter().map(|((subsystem, upstream), stats)| {
+            ([subsystem.to_string(), upstream.clone()], UpstreamCounts::of(stats))
+        });
+        counts.collect()
     }
 }
 
-fn failure_samples([subsystem, upstream]: &[String; 2], stats: &UpstreamStats) -> [MetricSample<3>; 5] {
-    let reasons = [
-        ("connect", &stats.failures_connect),
-        ("reset", &stats.failures_reset),
-        ("timeout", &stats.failures_timeout),
-        ("malformed_answer", &stats.failures_malformed),
-        ("refused", &stats.failures_refused),
-    ];
-    reasons.map(|(reason, count)| ([subsystem.clone(), upstream.clone(), reason.to_owned()], to_float(count.get())))
-}
-
-fn check_samples([subsystem, upstream]: &[String; 2], stats: &UpstreamStats) -> [MetricSample<3>; 2] {
-    let results = [("passed", &stats.checks_passed), ("failed", &stats.checks_failed)];
-    results.map(|(result, count)| ([subsystem.clone(), upstream.clone(), result.to_owned()], to_float(count.get())))
+/// A sample for each reason.
+fn reasoned<const N: usize>(
+    [subsystem, upstream]: &[String; 2],
+    reasons: [&'static str; N],
+    counts: [u64; N],
+) -> impl Iterator<Item = MetricSample<3>> {
+    let labels = [subsystem.clone(), upstream.clone()];
+    reasons.into_iter().zip(counts).map(move |(reason, count)| {
+        let [subsystem, upstream] = labels.clone();
+        ([subsystem, upstream, reason.to_owned()], to_float(count))
+    })
 }
 
 #[cfg(test)]
@@ -128,7 +205,7 @@ mod tests {
             recorder.record_command(&name("cameras"), Duration::from_millis(3));
             recorder.record_gateway(Duration::from_micros(30));
         }
-        let text = TextEncoder::new().encode_to_string(&telemetry.runtime_families()).expect("it renders");
+        let text = TextEncoder::new().encode_to_string(&telemetry.runtime_families(1_000)).expect("it renders");
         for line in [
             r#"tallygate_command_duration_seconds_bucket{subsystem="cameras",le="0.0025"} 0"#,
             r#"tallygate_command_duration_seconds_bucket{subsystem="cameras",le="0.005"} 2"#,
@@ -145,6 +222,49 @@ mod tests {
             r#"tallygate_queue_failures_total{subsystem="cameras",reason="full"} 1"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    /// The lines of the families with samples, without comments.
+    fn lines(telemetry: &Telemetry, series_max: usize) -> Vec<String> {
+        let text = TextEncoder::new().encode_to_string(&telemetry.runtime_families(series_max)).expect("it renders");
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_one_series_and_sums_stay_exact() {
+        let telemetry = Telemetry::new();
+        let before = lines(&telemetry, 1_000).len();
+        let upstreams: Vec<_> =
+            (0..100).map(|number| telemetry.upstream_stats(&name("b"), &format!("{number:03}"))).collect();
+        let queues: Vec<_> = (0..100).map(|number| telemetry.queue_stats(&name(&format!("q{number:03}")))).collect();
+        let recorder = telemetry.recorder();
+        for (number, (upstream, queue)) in upstreams.iter().zip(&queues).enumerate() {
+            upstream.attempts.increment();
+            upstream.failures_timeout.increment();
+            upstream.checks_passed.increment();
+            queue.full.increment();
+            recorder.record_command(&name(&format!("s{number:03}")), Duration::from_millis(3));
+        }
+        let at_most = |series: usize| 3 * series + SERIES_OF_UPSTREAM + SERIES_OF_QUEUE + SERIES_OF_SUBSYSTEM;
+        for series in [0, 1, 60, 120, 10_000] {
+            let shown = lines(&telemetry, series);
+            assert!(shown.len() - before <= at_most(series), "{} of {series}", shown.len());
+            let sum = |family: &str| -> u64 {
+                let values = shown.iter().filter_map(|line| line.strip_prefix(family)?.rsplit_once(' '));
+                values.map(|(_, value)| value.parse::<u64>().expect("a count")).sum()
+            };
+            for family in [
+                "tallygate_upstream_attempts_total",
+                "tallygate_upstream_failures_total",
+                "tallygate_upstream_health_checks_total",
+                "tallygate_queue_failures_total",
+                "tallygate_command_duration_seconds_count",
+            ] {
+                assert_eq!(sum(family), 100, "{family} with {series}");
+            }
+            let others = shown.iter().filter(|line| line.contains(r#"subsystem="other""#)).count();
+            assert_eq!(others > 0, series < 10_000, "{series}");
         }
     }
 

@@ -48,7 +48,7 @@ impl Telemetry {
         snapshot.scrape.ledger.totals.series = Vec::new(); // most of the memory; later families do not need it
         page.add_families(snapshot.period_families())?;
         page.add_families(snapshot.sync_families())?;
-        page.add_families(snapshot.telemetry.runtime_families())?;
+        page.add_families(snapshot.telemetry.runtime_families(snapshot.scrape.view.series_max))?;
         page.add_families(snapshot.config_families())?;
         page.add_families(snapshot.cluster_families())?;
         page.add_families(ProcessMetrics::read_kernel().families())?;
