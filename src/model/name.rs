@@ -92,9 +92,27 @@ pub enum BadName {
 pub struct NameInterner {
     numbers: DashMap<Arc<str>, u32>,
     next_number: AtomicU32,
+    identity: Arc<()>,
 }
 
+/// Which interner has assigned a number. Numbers of two interners have nothing in common.
+#[derive(Clone, Debug)]
+pub struct InternerIdentity(Arc<()>);
+
+impl PartialEq for InternerIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for InternerIdentity {}
+
 impl NameInterner {
+    /// The identity of this interner.
+    pub fn identity(&self) -> InternerIdentity {
+        InternerIdentity(Arc::clone(&self.identity))
+    }
+
     /// The number of `key`. The number 0 is never assigned; it represents [`Name::UNKNOWN`].
     pub fn intern(&self, key: &str) -> u32 {
         if let Some(number) = self.numbers.get(key) {

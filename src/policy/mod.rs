@@ -18,16 +18,17 @@ mod request_conditions;
 mod request_target;
 mod route;
 mod session_cookie;
+mod shared_list;
 mod snapshot;
 mod snapshot_difference;
 mod snapshot_draft;
 mod subsystem;
 mod upstream_policy;
 
-pub use self::grant::GrantDraft;
+pub use self::grant::{GlobMatches, GrantOrigin, GrantRule};
 pub use self::policy_conflict::{MatchPlace, PolicyConflict};
 pub use self::subsystem::{
-    Command, CommandTimeouts, ConnectionMode, DepartmentPolicy, Durability, GrantRule, SourceRanges, Subsystem,
+    Command, CommandTimeouts, ConnectionMode, DepartmentPolicy, Durability, SourceRanges, Subsystem,
 };
 pub use backend::{Backend, BackendTimeouts, EndpointDiscovery, UpstreamAddress, UpstreamProtocol, UpstreamServer};
 pub use command_backends::{BackendShare, CommandBackends, ShareEdits, ShareTarget, WeightedBackends};

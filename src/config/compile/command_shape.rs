@@ -245,9 +245,11 @@ fn compile_mirror(written: &MirrorDocument, context: &CommandContext<'_>, place:
     Some(MirrorTarget { backend: backend?, fraction: fraction? })
 }
 
-fn find_mirror_subsystem(id: &str, context: &CommandContext<'_>, place: &DocPath<'_>) -> Option<usize> {
-    match (context.subsystem_ids.contains(&id), context.backends.find(id)) {
-        (true, Some(backend)) => Some(backend.index),
+fn find_mirror_subsystem(id: &str, context: &CommandContext<'_>, place: &DocPath<'_>) -> Option<u32> {
+    // A subsystem with servers has a backend of its own: the backend that is found is enough to depend on.
+    let is_subsystem = context.subsystems.iter().any(|subsystem| subsystem.id == id);
+    match (is_subsystem, context.backends.find(id)) {
+        (true, Some(backend)) => Some(backend.number),
         (true, None) => place.missing(format!("the subsystem {id:?} has no upstreams")),
         (false, _) => place.missing(format!("there is no subsystem {id:?}")),
     }

@@ -12,26 +12,33 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::host_table::HostTable;
 use crate::model::Name;
+use crate::policy::subsystem::Subsystem;
 
 /// The listeners and hosts by which a subsystem is called.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteScope {
-    /// Names, `*.suffix` or `**.suffix`, in lower case; empty for any host.
+    /// Names, `*.suffix` or `**.suffix`, in lower case and in byte order; empty for any host.
     pub hosts: Vec<String>,
-    /// The places at which the subsystem is called; empty for all listeners.
+    /// The places at which the subsystem is called, in order; empty for all listeners.
     pub listeners: Vec<ListenerScope>,
 }
 
 impl RouteScope {
+    /// The scope of these hosts and listeners.
+    pub fn new(mut hosts: Vec<String>, mut listeners: Vec<ListenerScope>) -> Self {
+        hosts.sort();
+        listeners.sort();
+        Self { hosts, listeners }
+    }
+
     /// The hosts; `None` for any.
-    pub(super) fn claimed_hosts(&self) -> Vec<Option<&str>> {
-        match self.hosts.is_empty() {
-            true => vec![None],
-            false => self.hosts.iter().map(|host| Some(host.as_str())).collect(),
-        }
+    pub(super) fn claimed_hosts(&self) -> impl Iterator<Item = Option<&str>> {
+        let any = self.hosts.is_empty().then_some(None);
+        self.hosts.iter().map(|host| Some(host.as_str())).chain(any)
     }
 }
 
@@ -90,7 +97,7 @@ pub(super) struct ListenerTable(HashMap<Name, ListenerRoutes>);
 /// The sets of routes of one listener.
 #[derive(Debug)]
 struct ListenerRoutes {
-    virtual_hosts: HostTable,
+    virtual_hosts: HostTable<usize>,
     /// The set of the hosts that no virtual host matches.
     other_hosts: usize,
 }
@@ -123,21 +130,14 @@ impl RouteSets {
     }
 }
 
-/// A subsystem, as far as its visibility goes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ScopedSubsystem<'a> {
-    pub(super) scope: &'a RouteScope,
-    /// Whether its commands are TLS connections: it is not visible where there is no TLS.
-    pub(super) has_connections: bool,
-}
-
 impl ListenerTable {
     /// Builds the table. The first set, at position 0, is that of listeners without any binding.
-    pub(super) fn build(scopes: &[ScopedSubsystem<'_>], listeners: &[ListenerRouting]) -> (Self, RouteSets) {
+    pub(super) fn build(subsystems: &[Arc<Subsystem>], listeners: &[ListenerRouting]) -> (Self, RouteSets) {
         let mut sets = RouteSets::default();
-        sets.position(visible_subsystems(scopes, None, DownstreamProtocol::default()), DownstreamProtocol::default());
-        let any_bound = scopes.iter().any(|one| !one.scope.listeners.is_empty());
-        let any_connections = scopes.iter().any(|one| one.has_connections);
+        let everywhere = visible_subsystems(subsystems, None, DownstreamProtocol::default());
+        sets.position(everywhere, DownstreamProtocol::default());
+        let any_bound = subsystems.iter().any(|one| !one.scope.listeners.is_empty());
+        let any_connections = subsystems.iter().any(|one| one.tls_mode.is_some());
         let mut table = HashMap::new();
         for ListenerRouting { listener, protocol, hosts, .. } in listeners {
             let is_special = match protocol {
@@ -148,11 +148,11 @@ impl ListenerTable {
             if hosts.is_empty() && !any_bound && !is_special {
                 continue; // the first set
             }
-            let visible = |host, protocol| visible_subsystems(scopes, Some((listener, host)), protocol);
+            let visible = |host, protocol| visible_subsystems(subsystems, Some((listener, host)), protocol);
             let other_hosts = sets.position(visible(None, *protocol), *protocol);
             let virtual_hosts = hosts.iter().map(|VirtualHost { name, host, protocol }| {
                 let set = sets.position(visible(Some(name), *protocol), *protocol);
-                (Some(host.clone()).filter(|host| host != ANY_HOST), vec![(String::new(), set)])
+                (Some(host.as_str()).filter(|host| *host != ANY_HOST), vec![("", set)])
             });
             let virtual_hosts = HostTable::build(virtual_hosts.collect::<Vec<_>>());
             table.insert(listener.clone(), ListenerRoutes { virtual_hosts, other_hosts });
@@ -166,24 +166,25 @@ impl ListenerTable {
             return 0;
         }
         let Some(routes) = self.0.get(listener) else { return 0 };
-        let matched = routes.virtual_hosts.visit_tables(host, "/", |set, _| ControlFlow::Break(set));
+        let matched = routes.virtual_hosts.visit_values(host, "/", |set, _| ControlFlow::Break(*set));
         matched.unwrap_or(routes.other_hosts)
     }
 }
 
-/// The positions of the subsystems that are visible at a place.
+/// The positions of the subsystems that are visible at a place. Those whose commands are TLS connections are not visible
+/// where there is no TLS.
 fn visible_subsystems(
-    scopes: &[ScopedSubsystem<'_>],
+    subsystems: &[Arc<Subsystem>],
     place: Option<(&Name, Option<&Name>)>,
     protocol: DownstreamProtocol,
 ) -> Vec<usize> {
-    let is_visible = |one: &ScopedSubsystem<'_>| match place {
-        _ if one.has_connections && protocol == DownstreamProtocol::Http => false,
+    let is_visible = |one: &Subsystem| match place {
+        _ if one.tls_mode.is_some() && protocol == DownstreamProtocol::Http => false,
         _ if one.scope.listeners.is_empty() => true,
         None => false,
         Some((listener, virtual_host)) => one.scope.listeners.iter().any(|bound| {
             bound.listener == *listener && (bound.virtual_host.is_none() || bound.virtual_host.as_ref() == virtual_host)
         }),
     };
-    scopes.iter().enumerate().filter(|(_, one)| is_visible(one)).map(|(index, _)| index).collect()
+    subsystems.iter().enumerate().filter(|(_, one)| is_visible(one)).map(|(index, _)| index).collect()
 }
