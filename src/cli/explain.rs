@@ -24,8 +24,8 @@ use crate::model::{
 };
 use crate::policy::{
     Backend, BackendShare, CallerOrigin, CallerUnclaimed, Command, CommandBackends, CommandMatch, CommandTimeouts,
-    ConnectionMatch, DepartmentPolicy, DownstreamProtocol, GrantOrigin, MirrorTarget, PolicySnapshot, RedirectTarget, RequestUrl,
-    RouteMatch, RouteRequest, ShareTarget, Subsystem, UpstreamServer,
+    ConnectionMatch, DepartmentPolicy, DownstreamProtocol, GrantOrigin, MirrorTarget, PolicySnapshot, RedirectTarget,
+    RequestUrl, RouteMatch, RouteRequest, ShareTarget, Subsystem, UpstreamServer,
 };
 use crate::proxy::RequestHead;
 use crate::telemetry::HandshakeFailure;

@@ -113,6 +113,11 @@ impl NameInterner {
         InternerIdentity(Arc::clone(&self.identity))
     }
 
+    /// The number of `key`, if it has one.
+    pub fn find(&self, key: &str) -> Option<u32> {
+        self.numbers.get(key).map(|number| *number)
+    }
+
     /// The number of `key`. The number 0 is never assigned; it represents [`Name::UNKNOWN`].
     pub fn intern(&self, key: &str) -> u32 {
         if let Some(number) = self.numbers.get(key) {

@@ -113,8 +113,10 @@ impl GrantRule {
         (globs, limits): (&[Arc<CommandGlob>], Option<TrafficLimits>),
         matches: &mut GlobMatches,
     ) -> Self {
-        let mut granted =
-            |glob: &Arc<CommandGlob>| GrantedGlob { glob: Arc::clone(glob), commands: matches.commands(glob, subsystem) };
+        let mut granted = |glob: &Arc<CommandGlob>| GrantedGlob {
+            glob: Arc::clone(glob),
+            commands: matches.commands(glob, subsystem),
+        };
         let globs = globs.iter().map(&mut granted).collect();
         Self { pair: (department, subsystem.number()), globs, limits }
     }

@@ -246,7 +246,9 @@ impl<'a> SetDraft<'a> {
     /// Compiles the set with the tables of all its groups.
     fn compile(self, tables: &GroupTables) -> Arc<VisibleRoutes> {
         let Self { before, members, changed, claims, server_names } = self;
-        if let Some(before) = before.filter(|before| changed.is_empty() && server_names.is_as_empty_as(&before.server_names)) {
+        if let Some(before) =
+            before.filter(|before| changed.is_empty() && server_names.is_as_empty_as(&before.server_names))
+        {
             return Arc::clone(before);
         }
         let removed = changed.hosts().filter(|host| !claims.contains_key(host)).map(|host| (host, Vec::new()));

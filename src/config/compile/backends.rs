@@ -1,6 +1,6 @@
 //! Compiles the groups of servers: those of the subsystems, and `backends`.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::config::document::{
 use crate::model::{Name, NameInterner};
 use crate::policy::{Backend, BackendTimeouts, EndpointDiscovery, UpstreamProtocol};
 
-use super::compile_context::{BackendParts, PartSearch};
+use super::compile_context::{BackendParts, CompiledParts, PartSearch};
 use super::doc_path::DocPath;
 use super::values::nonzero_duration_or;
 use super::{scalars, upstreams};
@@ -65,12 +65,13 @@ impl<'a> CompiledBackends<'a> {
 pub(crate) fn compile_backends<'a>(
     document: &'a ConfigDocument,
     (workers, numbers): (usize, &NameInterner),
-    before: Option<&BackendParts>,
+    before: Option<&CompiledParts>,
     root: &DocPath<'_>,
 ) -> (CompiledBackends<'a>, BackendParts) {
     let (mut compiled, mut parts) = (CompiledBackends::default(), BackendParts::default());
-    let mut search = PartSearch::new(before.map(|before| &before.own));
-    for (index, written) in document.subsystems.iter().enumerate().filter(|(_, written)| !written.upstreams.is_empty()) {
+    let mut search = PartSearch::new(before.map(|before| &before.backends.own));
+    for (index, written) in document.subsystems.iter().enumerate().filter(|(_, written)| !written.upstreams.is_empty())
+    {
         let backend = search.find(written).map(Arc::clone).unwrap_or_else(|| {
             let place = root.key("subsystems").item(index);
             Arc::new(Backend { is_own: true, ..compile_servers(written.servers(), (workers, numbers), &place) })
@@ -81,18 +82,19 @@ pub(crate) fn compile_backends<'a>(
     if document.backends.is_empty() {
         return (compiled, parts);
     }
-    let places: HashMap<&str, usize, RandomState> =
-        document.subsystems.iter().enumerate().map(|(index, written)| (written.id.as_str(), index)).collect();
+    let subsystems = SubsystemPlaces::new(document, before);
     let mut named: HashMap<&str, usize, RandomState> = HashMap::default();
-    let mut search = PartSearch::new(before.map(|before| &before.named));
+    let mut search = PartSearch::new(before.map(|before| &before.backends.named));
     for (index, written) in document.backends.iter().enumerate() {
-        let backend = search.find(written).map(Arc::clone).unwrap_or_else(|| {
+        let known = search.find(written).map(Arc::clone);
+        let subsystem = subsystems.find(&written.id, known.is_none());
+        let backend = known.unwrap_or_else(|| {
             Arc::new(compile_backend(written, (workers, numbers), &root.key("backends").item(index)))
         });
-        if let Some(subsystem) = places.get(written.id.as_str()) {
+        if let Some(subsystem) = subsystem {
             let place = root.key("backends").item(index);
             let message = format!("{:?} is the id of a subsystem; ids of backends and subsystems differ", written.id);
-            place.key("id").problem_beside(message, &root.key("subsystems").item(*subsystem).key("id"));
+            place.key("id").problem_beside(message, &root.key("subsystems").item(subsystem).key("id"));
         }
         if let Some(first) = named.insert(&written.id, index) {
             let place = root.key("backends").item(index);
@@ -103,6 +105,33 @@ pub(crate) fn compile_backends<'a>(
         compiled.add(&written.id, backend);
     }
     (compiled, parts)
+}
+
+/// The positions of the subsystems, by their ids.
+struct SubsystemPlaces<'a> {
+    document: &'a ConfigDocument,
+    all: OnceCell<HashMap<&'a str, usize, RandomState>>,
+    /// Those that the document before does not have.
+    new: HashMap<&'a str, usize, RandomState>,
+}
+
+impl<'a> SubsystemPlaces<'a> {
+    fn new(document: &'a ConfigDocument, before: Option<&CompiledParts>) -> Self {
+        let mut search = PartSearch::new(before.map(|before| &before.subsystems));
+        let placed = document.subsystems.iter().enumerate();
+        let new = placed.filter(|(_, written)| search.find(written).is_none());
+        Self { document, all: OnceCell::new(), new: new.map(|(index, written)| (written.id.as_str(), index)).collect() }
+    }
+
+    /// The subsystem with the id of a backend. A backend and a subsystem of the document before have different ids.
+    fn find(&self, id: &str, is_new_backend: bool) -> Option<usize> {
+        let all = || {
+            let placed = self.document.subsystems.iter().enumerate();
+            placed.map(|(index, written)| (written.id.as_str(), index)).collect()
+        };
+        let places = if is_new_backend { self.all.get_or_init(all) } else { &self.new };
+        places.get(id).copied()
+    }
 }
 
 fn compile_backend(written: &BackendDocument, build: (usize, &NameInterner), place: &DocPath<'_>) -> Backend {

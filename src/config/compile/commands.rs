@@ -156,6 +156,11 @@ fn compile_upgrade(text: &str, uses_http2: bool, place: &DocPath<'_>) -> Option<
     place.value_or_problem(scalars::parse_token(text))
 }
 
+/// The key of the number of a subsystem.
+pub(crate) fn subsystem_key(id: &str) -> String {
+    format!("c/{id}/{}", Name::UNKNOWN)
+}
+
 /// The number of a subsystem: that of the key under which its unnamed requests are counted.
 pub(crate) fn subsystem_number(subsystem: &Name, interner: &NameInterner) -> u32 {
     command_key(subsystem, Name::unknown(), interner).number

@@ -41,7 +41,8 @@ pub(crate) fn compile_departments(
     }
     let known = before.map(|before| &before.departments);
     let is_same = |known: &&(Vec<Arc<DepartmentDocument>>, CompiledDepartments)| {
-        known.0.len() == departments.len() && known.0.iter().zip(departments).all(|(one, other)| Arc::ptr_eq(one, other))
+        known.0.len() == departments.len()
+            && known.0.iter().zip(departments).all(|(one, other)| Arc::ptr_eq(one, other))
     };
     if let Some((_, same)) = known.filter(is_same) {
         return same.clone();
@@ -136,6 +137,11 @@ impl IdentityRegister<'_> {
     }
 }
 
+/// The key of a department's number.
+pub(crate) fn department_key(id: &str) -> String {
+    format!("d/{id}")
+}
+
 /// Claims a key for a department. Returns the department that has claimed it before, if any.
 fn claim<K: Eq + Hash>(
     claims: &mut HashMap<K, Arc<DepartmentPolicy>>,
@@ -176,7 +182,7 @@ fn compile_department(
     }
     DepartmentPolicy {
         header: header_value(id.as_str()),
-        department: Department { number: interner.intern(&format!("d/{id}")), id, name },
+        department: Department { number: interner.intern(&department_key(id.as_str())), id, name },
         limits: limits::compile_limits(department.limits.as_ref(), &place.key("limits")),
         quota: limits::compile_quota(department.quota.as_ref(), &place.key("quota")),
         disabled: department.disabled.unwrap_or(false),

@@ -2,16 +2,19 @@
 //!
 //! Names are looked up in maps and each glob is parsed once, so the time is proportional to the number of grants.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use crate::config::document::GrantDocument;
+use crate::model::NameInterner;
 use crate::policy::{CommandGlob, DepartmentPolicy, GlobMatches, GrantRule, Subsystem};
 
+use super::commands::subsystem_key;
 use super::compile_context::{PartList, PartSearch};
+use super::departments::department_key;
 use super::doc_path::DocPath;
 use super::limits::compile_limits;
 use super::subsystems::CompiledSubsystems;
@@ -40,38 +43,33 @@ impl GrantPart {
 
 /// The names that grants may refer to, and the globs parsed so far.
 pub(crate) struct KnownNames<'a> {
+    interner: &'a NameInterner,
     departments: &'a [Arc<DepartmentPolicy>],
     /// The numbers of the departments.
     numbers: HashSet<u32, RandomState>,
     compiled: &'a CompiledSubsystems,
-    department_ids: OnceCell<HashMap<&'a str, u32, RandomState>>,
-    subsystem_ids: OnceCell<HashMap<&'a str, &'a Arc<Subsystem>, RandomState>>,
     globs: RefCell<HashMap<String, Result<Arc<CommandGlob>, String>>>,
 }
 
 impl<'a> KnownNames<'a> {
-    pub(crate) fn new(departments: &'a [Arc<DepartmentPolicy>], compiled: &'a CompiledSubsystems) -> Self {
-        Self {
-            departments,
-            numbers: departments.iter().map(|policy| policy.department.number).collect(),
-            compiled,
-            department_ids: OnceCell::new(),
-            subsystem_ids: OnceCell::new(),
-            globs: RefCell::default(),
-        }
+    pub(crate) fn new(
+        interner: &'a NameInterner,
+        departments: &'a [Arc<DepartmentPolicy>],
+        compiled: &'a CompiledSubsystems,
+    ) -> Self {
+        let numbers = departments.iter().map(|policy| policy.department.number).collect();
+        Self { interner, departments, numbers, compiled, globs: RefCell::default() }
     }
 
-    /// The number of each department. Of a duplicate id the first counts; the second has already been recorded as a
+    /// The number of the department with this id.
+    fn department(&self, id: &str) -> Option<u32> {
+        self.interner.find(&department_key(id)).filter(|number| self.numbers.contains(number))
+    }
+
+    /// The subsystem with this id. Of a duplicate id the first counts; the second has already been recorded as a
     /// problem.
-    fn department_ids(&self) -> &HashMap<&'a str, u32, RandomState> {
-        let department = |policy: &'a Arc<DepartmentPolicy>| (policy.department.id.as_str(), policy.department.number);
-        self.department_ids.get_or_init(|| self.departments.iter().rev().map(department).collect())
-    }
-
-    /// The subsystem of each id, the first one of a duplicate id.
-    fn subsystem_ids(&self) -> &HashMap<&'a str, &'a Arc<Subsystem>, RandomState> {
-        let subsystem = |subsystem: &'a Arc<Subsystem>| (subsystem.id.as_str(), subsystem);
-        self.subsystem_ids.get_or_init(|| self.compiled.all.iter().rev().map(subsystem).collect())
+    fn subsystem(&self, id: &str) -> Option<&'a Arc<Subsystem>> {
+        self.compiled.with_number(self.interner.find(&subsystem_key(id))?)
     }
 
     fn parse_glob(&self, text: &str) -> Result<Arc<CommandGlob>, String> {
@@ -114,8 +112,16 @@ fn compile_grant(
     if grant.commands.is_empty() {
         place.key("commands").problem("an empty list grants nothing; \"*\" grants every command");
     }
-    let department = resolve_id("department", &grant.department, known.department_ids(), place);
-    let subsystem = resolve_id("subsystem", &grant.subsystem, known.subsystem_ids(), place);
+    let department = known.department(&grant.department);
+    if department.is_none() {
+        let ids = known.departments.iter().map(|policy| policy.department.id.as_str());
+        report_unknown("department", &grant.department, ids, place);
+    }
+    let subsystem = known.subsystem(&grant.subsystem);
+    if subsystem.is_none() {
+        let ids = known.compiled.all.iter().map(|subsystem| subsystem.id.as_str());
+        report_unknown("subsystem", &grant.subsystem, ids, place);
+    }
     let globs = compile_globs(grant, known, &place.key("commands"));
     let limits = grant.limits.as_ref().map(|limits| compile_limits(Some(limits), &place.key("limits")));
     let (department, subsystem) = (department?, subsystem?);
@@ -128,22 +134,9 @@ fn compile_grant(
     Some(GrantPart { department, subsystem: Arc::clone(subsystem), rule: Arc::new(rule) })
 }
 
-/// Resolves an id, or records a problem.
-fn resolve_id<T: Copy>(
-    what: &str,
-    written: &str,
-    known: &HashMap<&str, T, RandomState>,
-    place: &DocPath<'_>,
-) -> Option<T> {
-    let found = known.get(written).copied();
-    if found.is_none() {
-        report_unknown(what, written, known.keys().copied(), &place.key(what));
-    }
-    found
-}
-
+/// Records that there is no such id.
 fn report_unknown<'k>(what: &str, written: &str, known: impl Iterator<Item = &'k str>, place: &DocPath<'_>) {
-    let message = format!("there is no {what} {written:?}");
+    let (place, message) = (place.key(what), format!("there is no {what} {written:?}"));
     let known = known.filter(|_| place.may_compare());
     match known.min_by_key(|known| (strsim::damerau_levenshtein(known, written), *known)) {
         Some(near) if strsim::damerau_levenshtein(near, written) * 3 <= written.len().max(3) => {

@@ -69,16 +69,15 @@ fn compile_parts(
     let place = root.key("departments");
     let departments =
         departments::compile_departments(&document.departments, &settings.listeners, (context, before), &place);
-    let known = before.map(|before| &before.backends);
     let (backends, backend_parts) =
-        backends::compile_backends(document, (settings.workers, context.numbers), known, root);
+        backends::compile_backends(document, (settings.workers, context.numbers), before, root);
     let known = before.map(|before| &before.subsystems);
     let named = (&departments.departments[..], &backends);
     let (subsystems, subsystem_parts, _new) =
         subsystems::compile_subsystems(document, (settings, context.numbers), named, known, root);
     let limited = subsystem_parts.parts().enumerate();
     limits::check_zones(limited.filter_map(|(index, part)| Some((index, part.with_address_limits()?))), root);
-    let names = grants::KnownNames::new(&departments.departments, &subsystems);
+    let names = grants::KnownNames::new(context.numbers, &departments.departments, &subsystems);
     let known = before.map(|before| &before.grants);
     let grants = grants::compile_grants(&document.grants, known, &names, &root.key("grants"));
     let total = limits::compile_total_limit(document.limits.as_ref(), &root.key("limits"));

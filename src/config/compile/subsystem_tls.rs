@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::config::document::{ConfigDocument, ServerGroup, SubjectAltNameDocument, SubsystemTlsDocument};
+use crate::config::document::{
+    ConfigDocument, ServerGroup, SubjectAltNameDocument, SubsystemDocument, SubsystemTlsDocument,
+};
 use crate::config::parse::source_files::SourceFiles;
 use crate::config::settings::gateway_settings::SubsystemTlsSettings;
 use crate::identity::{SubjectAltName, SubsystemTlsFiles};
@@ -16,7 +18,9 @@ pub(crate) fn compile_subsystem_tls(
     sources: &SourceFiles,
     root: &DocPath<'_>,
 ) -> Vec<SubsystemTlsSettings> {
-    let subsystems = document.subsystems.iter().enumerate().filter(|(_, written)| names_tls(written.servers()));
+    let has_servers = |written: &SubsystemDocument| written.tls.is_some() || !written.upstreams.is_empty();
+    let subsystems = document.subsystems.iter().enumerate().filter(|(_, written)| has_servers(written));
+    let subsystems = subsystems.filter(|(_, written)| names_tls(written.servers()));
     let subsystems = subsystems.filter_map(|(index, written)| {
         let place = root.key("subsystems").item(index);
         tls_settings_of(written.servers(), sources.folder_of_subsystem(index), &place)

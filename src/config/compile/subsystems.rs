@@ -56,6 +56,11 @@ impl SubsystemPart {
 }
 
 impl CompiledSubsystems {
+    fn with_capacity(capacity: usize) -> Self {
+        let by_number = HashMap::with_capacity_and_hasher(capacity, RandomState::default());
+        Self { all: Vec::with_capacity(capacity), by_number }
+    }
+
     /// The subsystem with this number.
     pub(crate) fn with_number(&self, number: u32) -> Option<&Arc<Subsystem>> {
         self.all.get(*self.by_number.get(&number)?)
@@ -85,7 +90,7 @@ pub(crate) fn compile_subsystems(
         subsystems: &document.subsystems,
     };
     let (mut search, mut new) = (PartSearch::new(before), 0);
-    let mut compiled = CompiledSubsystems::default();
+    let mut compiled = CompiledSubsystems::with_capacity(document.subsystems.len());
     let mut parts = PartList::with_capacity(document.subsystems.len());
     for (index, written) in document.subsystems.iter().enumerate() {
         let known = search.find(written).filter(|part| part.is_current(compiled_backends, departments));
@@ -125,11 +130,7 @@ fn compile_part(
     SubsystemPart { subsystem: Arc::new(subsystem), backends, has_address_limits }
 }
 
-fn compile_subsystem(
-    written: &SubsystemDocument,
-    context: &mut CommandContext<'_>,
-    place: &DocPath<'_>,
-) -> Subsystem {
+fn compile_subsystem(written: &SubsystemDocument, context: &mut CommandContext<'_>, place: &DocPath<'_>) -> Subsystem {
     let id = place.key("id").parse_name(&written.id);
     let prefix = place.key("path").value_or_problem(scalars::parse_prefix(written.path.as_deref().unwrap_or("/")));
     let own_backend = if written.upstreams.is_empty() { None } else { context.backends.find(&written.id) };

@@ -344,7 +344,8 @@ mod tests {
         let one = |position| vec![("", position)];
         let first = [(Some("b"), one(0)), (Some("d"), one(1)), (Some("*.x"), one(2)), (None, one(3))];
         let table = HostTable::build(first);
-        let changes = [(Some("a"), one(4)), (Some("b"), one(5)), (Some("d"), vec![]), (Some("**.x"), one(6)), (None, vec![])];
+        let changes =
+            [(Some("a"), one(4)), (Some("b"), one(5)), (Some("d"), vec![]), (Some("**.x"), one(6)), (None, vec![])];
         let changed = table.with_changes(changes);
         for (host, before, after) in
             [("a", &[3][..], &[4][..]), ("b", &[0, 3], &[5]), ("d", &[1, 3], &[]), ("e.x", &[2, 3], &[2, 6])]

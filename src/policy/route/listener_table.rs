@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::host_table::HostTable;
 use crate::model::Name;
 use crate::policy::subsystem::Subsystem;
@@ -130,32 +132,44 @@ impl RouteSets {
     }
 }
 
+/// A listener, or one of its virtual hosts, with the positions of the subsystems that are visible there.
+struct VisiblePlace<'a> {
+    virtual_host: Option<&'a Name>,
+    protocol: DownstreamProtocol,
+    members: Vec<usize>,
+}
+
+/// The places of one listener: all hosts that no virtual host matches, then the virtual hosts.
+type ListenerPlaces<'a> = Vec<VisiblePlace<'a>>;
+
 impl ListenerTable {
     /// Builds the table. The first set, at position 0, is that of listeners without any binding.
     pub(super) fn build(subsystems: &[Arc<Subsystem>], listeners: &[ListenerRouting]) -> (Self, RouteSets) {
         let mut sets = RouteSets::default();
-        let everywhere = visible_subsystems(subsystems, None, DownstreamProtocol::default());
+        let is_unbound = |(_, one): &(usize, &Arc<Subsystem>)| one.scope.listeners.is_empty();
+        let everywhere: Vec<usize> = subsystems.iter().enumerate().filter(is_unbound).map(|(index, _)| index).collect();
+        let any_bound = everywhere.len() < subsystems.len();
         sets.position(everywhere, DownstreamProtocol::default());
-        let any_bound = subsystems.iter().any(|one| !one.scope.listeners.is_empty());
         let any_connections = subsystems.iter().any(|one| one.tls_mode.is_some());
+        let is_special = |protocol| match protocol {
+            DownstreamProtocol::Https => false,
+            DownstreamProtocol::Http => any_connections,
+            DownstreamProtocol::Tls => true,
+        };
+        // Other listeners have the first set.
+        let own_sets = listeners.iter().filter(|one| !one.hosts.is_empty() || any_bound || is_special(one.protocol));
+        let own_sets: Vec<&ListenerRouting> = own_sets.collect();
+        let places = visible_places(subsystems, &own_sets);
         let mut table = HashMap::new();
-        for ListenerRouting { listener, protocol, hosts, .. } in listeners {
-            let is_special = match protocol {
-                DownstreamProtocol::Https => false,
-                DownstreamProtocol::Http => any_connections,
-                DownstreamProtocol::Tls => true,
-            };
-            if hosts.is_empty() && !any_bound && !is_special {
-                continue; // the first set
-            }
-            let visible = |host, protocol| visible_subsystems(subsystems, Some((listener, host)), protocol);
-            let other_hosts = sets.position(visible(None, *protocol), *protocol);
-            let virtual_hosts = hosts.iter().map(|VirtualHost { name, host, protocol }| {
-                let set = sets.position(visible(Some(name), *protocol), *protocol);
-                (Some(host.as_str()).filter(|host| *host != ANY_HOST), vec![("", set)])
+        for (ListenerRouting { listener, hosts, .. }, places) in own_sets.into_iter().zip(places) {
+            let positions = places.into_iter().map(|place| sets.position(place.members, place.protocol));
+            let positions: Vec<usize> = positions.collect();
+            let [other_hosts, virtual_hosts @ ..] = &positions[..] else { continue };
+            let virtual_hosts = hosts.iter().zip(virtual_hosts).map(|(VirtualHost { host, .. }, set)| {
+                (Some(host.as_str()).filter(|host| *host != ANY_HOST), vec![("", *set)])
             });
-            let virtual_hosts = HostTable::build(virtual_hosts.collect::<Vec<_>>());
-            table.insert(listener.clone(), ListenerRoutes { virtual_hosts, other_hosts });
+            let virtual_hosts = HostTable::build(virtual_hosts);
+            table.insert(listener.clone(), ListenerRoutes { virtual_hosts, other_hosts: *other_hosts });
         }
         (Self(table), sets)
     }
@@ -171,20 +185,42 @@ impl ListenerTable {
     }
 }
 
-/// The positions of the subsystems that are visible at a place. Those whose commands are TLS connections are not visible
-/// where there is no TLS.
-fn visible_subsystems(
-    subsystems: &[Arc<Subsystem>],
-    place: Option<(&Name, Option<&Name>)>,
-    protocol: DownstreamProtocol,
-) -> Vec<usize> {
-    let is_visible = |one: &Subsystem| match place {
-        _ if one.tls_mode.is_some() && protocol == DownstreamProtocol::Http => false,
-        _ if one.scope.listeners.is_empty() => true,
-        None => false,
-        Some((listener, virtual_host)) => one.scope.listeners.iter().any(|bound| {
-            bound.listener == *listener && (bound.virtual_host.is_none() || bound.virtual_host.as_ref() == virtual_host)
-        }),
+/// The places of these listeners, with the subsystems that are visible there: those that are bound to the place, to its
+/// listener or to nothing. Those whose commands are TLS connections are not visible where there is no TLS.
+fn visible_places<'a>(subsystems: &[Arc<Subsystem>], listeners: &[&'a ListenerRouting]) -> Vec<ListenerPlaces<'a>> {
+    let place = |virtual_host, protocol| VisiblePlace { virtual_host, protocol, members: Vec::new() };
+    let places_of = |listener: &&'a ListenerRouting| {
+        let virtual_hosts = listener.hosts.iter().map(|host| place(Some(&host.name), host.protocol));
+        std::iter::once(place(None, listener.protocol)).chain(virtual_hosts).collect()
     };
-    subsystems.iter().enumerate().filter(|(_, one)| is_visible(one)).map(|(index, _)| index).collect()
+    let mut all: Vec<ListenerPlaces<'a>> = listeners.iter().map(places_of).collect();
+    let mut positions: HashMap<&Name, Vec<usize>, RandomState> = HashMap::default();
+    for (position, listener) in listeners.iter().enumerate() {
+        positions.entry(&listener.listener).or_default().push(position);
+    }
+    for (index, subsystem) in subsystems.iter().enumerate() {
+        let has_connections = subsystem.tls_mode.is_some();
+        if subsystem.scope.listeners.is_empty() {
+            all.iter_mut().flatten().for_each(|place| place.add(index, has_connections));
+        }
+        for ListenerScope { listener, virtual_host } in &subsystem.scope.listeners {
+            for position in positions.get(listener).into_iter().flatten() {
+                let bound = |place: &&mut VisiblePlace<'_>| {
+                    virtual_host.is_none() || virtual_host.as_ref() == place.virtual_host
+                };
+                all[*position].iter_mut().filter(bound).for_each(|place| place.add(index, has_connections));
+            }
+        }
+    }
+    all
+}
+
+impl VisiblePlace<'_> {
+    /// Adds a subsystem, once.
+    fn add(&mut self, index: usize, has_connections: bool) {
+        let is_hidden = has_connections && self.protocol == DownstreamProtocol::Http;
+        if !is_hidden && self.members.last() != Some(&index) {
+            self.members.push(index);
+        }
+    }
 }

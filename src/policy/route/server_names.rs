@@ -48,11 +48,7 @@ pub(super) struct ServerNameTable {
 impl ServerNameTable {
     /// Compiles the server names of a set. Of equal hosts the first one wins; if the later one may not be shadowed,
     /// that is a conflict.
-    pub(super) fn compile(
-        subsystems: &[Arc<Subsystem>],
-        set: &RouteSet,
-        conflicts: &mut Vec<PolicyConflict>,
-    ) -> Self {
+    pub(super) fn compile(subsystems: &[Arc<Subsystem>], set: &RouteSet, conflicts: &mut Vec<PolicyConflict>) -> Self {
         let members = || set.members.iter().map(|index| (*index, &subsystems[*index]));
         let has_connections = members().any(|(_, subsystem)| subsystem.tls_mode.is_some());
         let claimants = members().filter(|(_, one)| has_connections && (one.tls_mode.is_some() || !set.has_no_http));
@@ -82,8 +78,7 @@ impl ServerNameTable {
     /// What becomes of a connection with this server name.
     pub(super) fn find(&self, server_name: Option<&str>) -> ConnectionMatch<'_> {
         let found = server_name.and_then(|name| self.names.visit_values(name, "/", |one, _| ControlFlow::Break(one)));
-        let command =
-            found.and_then(|subsystem| Some((subsystem.tls_mode?, subsystem, subsystem.commands.first()?)));
+        let command = found.and_then(|subsystem| Some((subsystem.tls_mode?, subsystem, subsystem.commands.first()?)));
         match command {
             Some((mode, subsystem, command)) => ConnectionMatch::Command { mode, subsystem, command },
             None if self.has_no_http => ConnectionMatch::None,

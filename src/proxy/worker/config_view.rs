@@ -42,7 +42,9 @@ impl WorkerConfig {
     pub(crate) fn new(snapshot: Arc<PolicySnapshot>, pools: &WorkerPools, before: Option<&Self>) -> Self {
         let tls = pools.tls();
         let known = before.filter(|before| Arc::ptr_eq(&before.tls, &tls));
-        let servers_of = |backend| known.and_then(|known| known.known_servers(backend)).map_or_else(|| pools.servers_of(backend), Rc::clone);
+        let servers_of = |backend| {
+            known.and_then(|known| known.known_servers(backend)).map_or_else(|| pools.servers_of(backend), Rc::clone)
+        };
         let backends = snapshot.backends.iter().map(servers_of).collect();
         pools.retain_backends(&snapshot);
         let same = before.filter(|before| before.snapshot.differs_only_in_endpoints(&snapshot));

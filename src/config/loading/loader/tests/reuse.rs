@@ -22,8 +22,7 @@ struct City {
 }
 
 const LISTENERS: [&str; 3] = ["web", "plain", "raw"];
-const HOSTS: [&str; 7] =
-    ["a.example", "b.example", "*.example", "**.example", "x.b.example", "c.test", "d.test"];
+const HOSTS: [&str; 7] = ["a.example", "b.example", "*.example", "**.example", "x.b.example", "c.test", "d.test"];
 const PATHS: [&str; 4] = ["/", "/a", "/a/b", "/c"];
 
 impl City {
@@ -73,7 +72,7 @@ impl City {
     }
 
     fn backend(&mut self, number: usize) -> (String, Value) {
-        let protocol = self.pick(&["http1", "http2", "tcp", "http1"]);
+        let protocol = if number % 5 == 4 { "tcp" } else { self.pick(&["http1", "http2"]) };
         let port = self.random.usize(1..3);
         let scheme = if protocol == "tcp" { "tcp" } else { "http" };
         let url = format!("{scheme}://127.0.0.1:{port}");
@@ -94,7 +93,7 @@ impl City {
             _ => json!([{ "pathPrefix": self.pick(&PATHS) }]),
         };
         let mut command = json!({ "id": id, "match": condition });
-        let backend = format!("b{}", self.random.usize(..6));
+        let backend = self.pick(&["b0", "b0", "b1", "b1", "b2", "b2", "b3", "b3", "b4"]);
         match self.random.usize(..6) {
             0 => command["backends"] = json!([{ "status": 500 }, { "backend": backend, "weight": 3 }]),
             1 => command["redirect"] = json!({ "scheme": "https" }),
@@ -104,8 +103,9 @@ impl City {
             }
             _ => command["backends"] = json!([{ "backend": backend }]),
         }
-        if self.random.usize(..4) == 0 {
-            command["addressLimits"] = json!({ "zone": "z", "rates": [{ "rate": self.pick(&["1/s", "2/s"]) }] });
+        if self.random.usize(..6) == 0 {
+            command["addressLimits"] =
+                json!({ "zone": "z", "rates": [{ "rate": self.pick(&["1/s", "1/s", "1/s", "2/s"]) }] });
         }
         command
     }
@@ -114,20 +114,22 @@ impl City {
     fn route(&mut self, number: usize) -> (String, Value) {
         let id = format!("s{number}");
         let commands: Vec<Value> = (0..self.random.usize(1..3)).map(|at| self.command(&format!("c{at}"))).collect();
-        let other = self.pick(&["next", "next", "next", "refuse", "allow"]);
-        let mut subsystem = json!({ "id": id, "path": "/", "keepPath": true, "commands": commands, "otherCommands": other });
+        let other = self.pick(&["next", "next", "next", "next", "next", "refuse", "allow"]);
+        let mut subsystem =
+            json!({ "id": id, "path": "/", "keepPath": true, "commands": commands, "otherCommands": other });
         if self.random.bool() {
             let mut hosts = vec![self.pick(&HOSTS), self.pick(&HOSTS)];
             hosts.dedup();
             subsystem["hosts"] = json!(hosts);
         }
         if self.random.bool() {
-            subsystem["listeners"] = json!([self.pick(&["web", "web/v", "plain", "none"])]);
+            subsystem["listeners"] = json!([self.pick(&["web", "web/v", "plain", "web", "web/v", "plain", "none"])]);
         }
         if self.random.usize(..3) == 0 {
             subsystem["upstreams"] = json!([{ "url": "http://127.0.0.1:9" }]);
         }
-        let mut grant = json!({ "department": "gateway", "subsystem": id, "commands": [self.pick(&["*", "c0", "c1"])] });
+        let mut grant =
+            json!({ "department": "gateway", "subsystem": id, "commands": [self.pick(&["*", "c0", "c1"])] });
         if self.random.usize(..3) == 0 {
             grant["limits"] = json!({ "rate": self.pick(&["1/s", "5/s"]) });
         }
@@ -136,7 +138,7 @@ impl City {
 
     fn connections(&mut self, number: usize) -> (String, Value) {
         let id = format!("t{}", number % 4);
-        let command = json!({ "id": "connect", "backends": [{ "backend": format!("b{}", self.random.usize(..5)) }] });
+        let command = json!({ "id": "connect", "backends": [{ "backend": self.pick(&["b4", "b4", "b4", "b3"]) }] });
         let mut subsystem = json!({ "id": id, "tlsMode": "passthrough", "listeners": ["raw"], "commands": [command] });
         subsystem["hosts"] = json!([self.pick(&HOSTS)]);
         if self.random.bool() {
@@ -200,7 +202,8 @@ fn decisions(snapshot: &PolicySnapshot) -> String {
     let claims: BTreeMap<String, &str> =
         snapshot.claims().map(|(claim, policy)| (format!("{claim:?}"), policy.department.id.as_str())).collect();
     let unused: Vec<_> = snapshot.unused_backends().map(|backend| backend.id.as_str()).collect();
-    let without: Vec<_> = snapshot.departments_without_grant().0.iter().map(|policy| policy.department.id.clone()).collect();
+    let without: Vec<_> =
+        snapshot.departments_without_grant().0.iter().map(|policy| policy.department.id.clone()).collect();
     writeln!(text, "{claims:?} {unused:?} {without:?} {:?} {}", snapshot.unused_rules(), snapshot.granted_series())
         .expect("text");
     write_routes(snapshot, &mut text);
@@ -209,8 +212,13 @@ fn decisions(snapshot: &PolicySnapshot) -> String {
             let grant = snapshot.find_grant(department, command);
             let origin = grant.as_ref().and_then(|grant| snapshot.grant_origin(grant));
             let limits = snapshot.limits_on(department, command);
-            writeln!(text, "{} {}: {origin:?} {limits:?}", department.department.id, command.header.to_str().expect("text"))
-                .expect("text");
+            writeln!(
+                text,
+                "{} {}: {origin:?} {limits:?}",
+                department.department.id,
+                command.header.to_str().expect("text")
+            )
+            .expect("text");
         }
     }
     for backend in &snapshot.backends {
@@ -234,9 +242,11 @@ fn write_routes(snapshot: &PolicySnapshot, text: &mut String) {
                 ConnectionMatch::Http => "http".to_owned(),
                 ConnectionMatch::None => "none".to_owned(),
             };
-            let owner = snapshot.passthrough_department(&listener, Some(host)).map(|policy| policy.department.id.clone());
+            let owner =
+                snapshot.passthrough_department(&listener, Some(host)).map(|policy| policy.department.id.clone());
             writeln!(text, "{listener} {host} {connection} {owner:?}").expect("text");
-            for (method, path) in [Method::GET, Method::POST].iter().flat_map(|method| PATHS.map(|path| (method, path))) {
+            for (method, path) in [Method::GET, Method::POST].iter().flat_map(|method| PATHS.map(|path| (method, path)))
+            {
                 let query = QueryPairs::new(None);
                 let request = RouteRequest { listener: &listener, host, method, path, query, headers: &headers };
                 let route = match snapshot.find_route(&request) {
@@ -255,7 +265,10 @@ fn write_routes(snapshot: &PolicySnapshot, text: &mut String) {
 }
 
 /// The configuration of a load, as far as it can be compared, with the snapshot.
-fn outcome(loader: &mut ConfigLoader, numbers: &NameInterner) -> Result<(Arc<PolicySnapshot>, Vec<ExcludedSource>), String> {
+fn outcome(
+    loader: &mut ConfigLoader,
+    numbers: &NameInterner,
+) -> Result<(Arc<PolicySnapshot>, Vec<ExcludedSource>), String> {
     let loaded = loader.load(numbers).configuration;
     let Configuration { snapshot, mut excluded, settings, .. } = loaded.map_err(|problems| problems.to_string())?;
     assert!(settings.listeners.iter().all(|one| one.protocol != DownstreamProtocol::Https));
@@ -268,16 +281,16 @@ fn reuse_of_parts_changes_no_configuration() {
     let desk = LoaderBench::with(&[]);
     desk.write("gateway.yaml", "ledger: { path: l.db }\n");
     let (mut valid, mut excluding, mut reused) = (0, 0, 0);
-    for seed in 0..40 {
+    for seed in 0..30 {
         let (shared, numbers) = (SharedDocuments::default(), NameInterner::default());
         let fresh = || desk.loader().with_documents(Arc::clone(&shared));
         let (mut warm, mut city) = (fresh(), City::new(seed));
-        let (gateway, department) = (city.gateway(), city.department(0));
-        for (name, value) in [gateway, department] {
+        let backends: Vec<_> = (0..5).map(|number| city.backend(number)).collect();
+        for (name, value) in [city.gateway(), city.department(0)].into_iter().chain(backends) {
             city.documents.push((name.clone(), MemoryDocument::readable_or_faulty(&name, &value)));
         }
         let mut before: Option<(Arc<PolicySnapshot>, Arc<PolicySnapshot>)> = None;
-        for step in 0..40 {
+        for step in 0..30 {
             (0..city.random.usize(1..4)).for_each(|_| city.edit());
             city.publish(&shared);
             let (one, other) = (outcome(&mut warm, &numbers), outcome(&mut fresh(), &numbers));
@@ -301,7 +314,7 @@ fn reuse_of_parts_changes_no_configuration() {
             before = Some((one, other));
         }
     }
-    assert!(valid > 1000 && excluding > 100 && reused > 1000, "{valid} {excluding} {reused}");
+    assert!(valid > 800 && excluding > 100 && reused > 1500, "{valid} {excluding} {reused}");
 }
 
 #[test]
@@ -313,7 +326,8 @@ fn one_more_document_compiles_one_subsystem() {
     let backend = |id: &str| json!({ "backends": [{ "id": id, "upstreams": [{ "url": "http://127.0.0.1:1" }] }] });
     let route = |id: &str, backend: &str| {
         let command = json!({ "id": "c", "match": [{ "pathPrefix": "/" }], "backends": [{ "backend": backend }] });
-        let keys = json!({ "id": id, "hosts": [format!("{id}.example")], "commands": [command], "otherCommands": "next" });
+        let keys =
+            json!({ "id": id, "hosts": [format!("{id}.example")], "commands": [command], "otherCommands": "next" });
         json!({ "subsystems": [keys], "grants": [{ "department": "gateway", "subsystem": id, "commands": ["*"] }] })
     };
     let of = |name: &str, value: &Value| (name.to_owned(), MemoryDocument::readable_or_faulty(name, value));
