@@ -158,11 +158,15 @@ impl City {
     fn edit(&mut self) {
         let count = self.documents.len();
         match self.random.usize(..8) {
-            0 if count > 0 => drop(self.documents.remove(self.random.usize(..count))),
+            0 if count > 0 => {
+                let position = self.random.usize(..count);
+                self.remove(position);
+            }
             1 if count > 0 => self.documents.swap(self.random.usize(..count), count - 1),
             2 if count > 0 => {
                 // The same document again, with another name: its ids are taken.
                 let (_, document) = self.documents[self.random.usize(..count)].clone();
+                self.documents.retain(|(name, _)| name != "copy");
                 self.documents.push(("copy".to_owned(), document));
             }
             _ => {
@@ -174,6 +178,14 @@ impl City {
                     None => self.documents.insert(self.random.usize(..=count), (name, document)),
                 }
             }
+        }
+    }
+
+    /// Removes a document; one that others need less often.
+    fn remove(&mut self, position: usize) {
+        let is_needed = ["gateway", "backend"].iter().any(|kind| self.documents[position].0.starts_with(kind));
+        if !is_needed || self.random.usize(..4) == 0 {
+            self.documents.remove(position);
         }
     }
 
@@ -314,7 +326,7 @@ fn reuse_of_parts_changes_no_configuration() {
             before = Some((one, other));
         }
     }
-    assert!(valid > 800 && excluding > 100 && reused > 1500, "{valid} {excluding} {reused}");
+    assert!(valid > 800 && excluding > 100 && reused > 500, "{valid} {excluding} {reused}");
 }
 
 #[test]
