@@ -54,14 +54,9 @@ pub fn compile_text(text: &str, folder: &Path, interner: &NameInterner) -> Resul
     let Some(document) = document else { return Err(ConfigProblems(problems)) };
     let version = loading::loader::short_hash(&Sha256::digest(text));
     let sources = SourceFiles::new(&folder.join("tallygate.yaml"));
-    let context = compile::CompileContext {
-        sources: &sources,
-        version: &version,
-        numbers: interner,
-        may_be_empty: false,
-        before: None,
-    };
-    let compiled = compile::compile_document(&document, context);
+    let context =
+        compile::CompileContext { sources: &sources, version: &version, numbers: interner, may_be_empty: false };
+    let compiled = compile::compile_document(&document, context, None);
     Configuration::new(&compiled, (LoadedTls::default(), Vec::new()), sources, problems)
 }
 

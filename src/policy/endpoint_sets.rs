@@ -49,8 +49,8 @@ impl PolicySnapshot {
         Arc::ptr_eq(&self.routes, &other.routes)
     }
 
-    /// This snapshot with the addresses of `sets` in its discovered backends; `None` if it has no address. `known` are an
-    /// earlier configuration, and its published snapshot with the addresses of `sets`: it shares its backends.
+    /// This snapshot with the addresses of `sets` in its discovered backends; `None` if it has no address. `known` are
+    /// an earlier configuration, and its published snapshot with the addresses of `sets`: it shares its backends.
     pub fn with_known_endpoints(&self, sets: &EndpointSets, known: Option<(&Self, &Self)>) -> Option<Self> {
         let known_as = |backend: &Arc<Backend>| {
             let (configuration, published) = known?;

@@ -89,8 +89,8 @@ struct GrantedGlob {
     commands: Arc<[u32]>,
 }
 
-/// The commands that each glob matches in each subsystem, computed once: a province has 30,000 departments, and each may
-/// run the same commands of some subsystems.
+/// The commands that each glob matches in each subsystem, computed once: a province has 30,000 departments, and each
+/// may run the same commands of some subsystems.
 #[derive(Debug, Default)]
 pub struct GlobMatches(HashMap<(u32, String), Arc<[u32]>>);
 

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use self::host_table::HostTable;
-pub use self::listener_table::{ANY_HOST, DownstreamProtocol, ListenerRouting, ListenerScope, RouteScope, VirtualHost};
+pub use self::listener_table::{ANY_HOST, DownstreamProtocol, ListenerRouting, VirtualHost};
 use self::listener_table::{ListenerTable, RouteSet};
 use self::path_table::{MethodRouters, PathTable};
 pub use self::server_names::ConnectionMatch;

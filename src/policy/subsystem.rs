@@ -25,7 +25,6 @@ use super::command_shape::{FieldEdits, MirrorTarget};
 use super::cors::CorsPolicy;
 use super::request_conditions::CommandMatch;
 use super::request_target::{RedirectTarget, RequestRewrite};
-use super::route::RouteScope;
 
 /// A department with its limits and quota.
 #[derive(Debug)]
@@ -82,6 +81,39 @@ pub struct Subsystem {
     pub owner: Option<Arc<DepartmentPolicy>>,
     /// The key under which refusals of unnamed requests are counted.
     pub unknown: CommandKey,
+}
+
+/// The listeners and hosts by which a subsystem is called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteScope {
+    /// Names, `*.suffix` or `**.suffix`, in lower case and in byte order; empty for any host.
+    pub hosts: Vec<String>,
+    /// The places at which the subsystem is called, in order; empty for all listeners.
+    pub listeners: Vec<ListenerScope>,
+}
+
+impl RouteScope {
+    /// The scope of these hosts and listeners.
+    pub fn new(mut hosts: Vec<String>, mut listeners: Vec<ListenerScope>) -> Self {
+        hosts.sort();
+        listeners.sort();
+        Self { hosts, listeners }
+    }
+
+    /// The hosts; `None` for any.
+    pub(crate) fn claimed_hosts(&self) -> impl Iterator<Item = Option<&str>> {
+        let any = self.hosts.is_empty().then_some(None);
+        self.hosts.iter().map(|host| Some(host.as_str())).chain(any)
+    }
+}
+
+/// A listener, or one of its virtual hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerScope {
+    /// The listener.
+    pub listener: Name,
+    /// The virtual host; `None` for the whole listener.
+    pub virtual_host: Option<Name>,
 }
 
 /// How TLS connections are forwarded (Gateway API, `TLSModeType`).

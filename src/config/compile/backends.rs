@@ -13,7 +13,7 @@ use crate::config::document::{
 use crate::model::{Name, NameInterner};
 use crate::policy::{Backend, BackendTimeouts, EndpointDiscovery, UpstreamProtocol};
 
-use super::compile_context::{BackendParts, CompiledParts, PartSearch};
+use super::compile_context::{BackendParts, PartList, PartSearch};
 use super::doc_path::DocPath;
 use super::values::nonzero_duration_or;
 use super::{scalars, upstreams};
@@ -60,16 +60,16 @@ impl<'a> CompiledBackends<'a> {
     }
 }
 
-/// Compiles the servers of the subsystems, then `backends`, for this number of workers. Those of `before` are used again
-/// where their documents are the same.
-pub(crate) fn compile_backends<'a>(
+/// Compiles the servers of the subsystems, then `backends`, for this number of workers. Those of `before` are used
+/// again where their documents are the same.
+pub(crate) fn compile_backends<'a, T>(
     document: &'a ConfigDocument,
     (workers, numbers): (usize, &NameInterner),
-    before: Option<&CompiledParts>,
+    before: Option<(&BackendParts, &PartList<SubsystemDocument, T>)>,
     root: &DocPath<'_>,
 ) -> (CompiledBackends<'a>, BackendParts) {
     let (mut compiled, mut parts) = (CompiledBackends::default(), BackendParts::default());
-    let mut search = PartSearch::new(before.map(|before| &before.backends.own));
+    let mut search = PartSearch::new(before.map(|(backends, _)| &backends.own));
     for (index, written) in document.subsystems.iter().enumerate().filter(|(_, written)| !written.upstreams.is_empty())
     {
         let backend = search.find(written).map(Arc::clone).unwrap_or_else(|| {
@@ -82,9 +82,9 @@ pub(crate) fn compile_backends<'a>(
     if document.backends.is_empty() {
         return (compiled, parts);
     }
-    let subsystems = SubsystemPlaces::new(document, before);
+    let subsystems = SubsystemPlaces::new(document, before.map(|(_, subsystems)| subsystems));
     let mut named: HashMap<&str, usize, RandomState> = HashMap::default();
-    let mut search = PartSearch::new(before.map(|before| &before.backends.named));
+    let mut search = PartSearch::new(before.map(|(backends, _)| &backends.named));
     for (index, written) in document.backends.iter().enumerate() {
         let known = search.find(written).map(Arc::clone);
         let subsystem = subsystems.find(&written.id, known.is_none());
@@ -116,8 +116,8 @@ struct SubsystemPlaces<'a> {
 }
 
 impl<'a> SubsystemPlaces<'a> {
-    fn new(document: &'a ConfigDocument, before: Option<&CompiledParts>) -> Self {
-        let mut search = PartSearch::new(before.map(|before| &before.subsystems));
+    fn new<T>(document: &'a ConfigDocument, before: Option<&PartList<SubsystemDocument, T>>) -> Self {
+        let mut search = PartSearch::new(before);
         let placed = document.subsystems.iter().enumerate();
         let new = placed.filter(|(_, written)| search.find(written).is_none());
         Self { document, all: OnceCell::new(), new: new.map(|(index, written)| (written.id.as_str(), index)).collect() }

@@ -1,5 +1,5 @@
-//! What the sections of a document need to know beside the document (`CompileContext`), and the compiled parts that a
-//! later document may use again (`CompiledParts`).
+//! What the sections of a document need to know beside the document (`CompileContext`), and lists of compiled parts
+//! that a later document may use again (`PartList`).
 //!
 //! Guarantees:
 //! - A part is used again only if its document is the same value and all its other inputs are the same: those of all
@@ -12,15 +12,11 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::config::document::{BackendDocument, DepartmentDocument, GrantDocument, SubsystemDocument};
+use crate::config::document::{BackendDocument, SubsystemDocument};
 use crate::config::parse::source_files::SourceFiles;
 use crate::config::settings::gateway_settings::{GatewaySettings, ListenerSettings};
 use crate::model::{InternerIdentity, Name, NameInterner};
-use crate::policy::{Backend, DownstreamProtocol, Durability, PolicySnapshot};
-
-use super::departments::CompiledDepartments;
-use super::grants::GrantPart;
-use super::subsystems::SubsystemPart;
+use crate::policy::{Backend, DownstreamProtocol, Durability};
 
 /// The context in which a document is compiled.
 #[derive(Clone, Copy, Debug)]
@@ -33,22 +29,6 @@ pub(crate) struct CompileContext<'a> {
     pub(crate) numbers: &'a NameInterner,
     /// Whether listeners and departments may be missing: another part of the process adds them later.
     pub(crate) may_be_empty: bool,
-    /// The parts of an earlier document, perhaps to be used again.
-    pub(crate) before: Option<&'a CompiledParts>,
-}
-
-/// The parts of a document without problems, each with what it was compiled from.
-#[derive(Debug)]
-pub(crate) struct CompiledParts {
-    pub(crate) inputs: CommonInputs,
-    pub(crate) departments: (Vec<Arc<DepartmentDocument>>, CompiledDepartments),
-    pub(crate) backends: BackendParts,
-    pub(crate) subsystems: PartList<SubsystemDocument, SubsystemPart>,
-    pub(crate) grants: PartList<GrantDocument, GrantPart>,
-    pub(crate) snapshot: Arc<PolicySnapshot>,
-    /// The number of subsystems that were compiled, and not used again.
-    #[cfg(test)]
-    pub(crate) compiled_subsystems: usize,
 }
 
 /// The backends: those of the subsystems, and those of `backends`.

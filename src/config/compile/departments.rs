@@ -12,7 +12,7 @@ use crate::config::settings::gateway_settings::ListenerSettings;
 use crate::model::{CallerId, Department, Name, NameInterner};
 use crate::policy::DepartmentPolicy;
 
-use super::compile_context::{CompileContext, CompiledParts};
+use super::compile_context::CompileContext;
 use super::doc_path::DocPath;
 use super::{limits, scalars};
 
@@ -28,23 +28,22 @@ pub(crate) struct CompiledDepartments {
     pub(crate) unclaimed: Arc<HashSet<Name>>,
 }
 
-/// Compiles the departments. Those of `before` are used again if all their documents are the same: departments may claim
-/// identities from each other.
+/// Compiles the departments. Those of `before` are used again if all their documents are the same: departments may
+/// claim identities from each other.
 pub(crate) fn compile_departments(
     departments: &[Arc<DepartmentDocument>],
     listeners: &[ListenerSettings],
-    (context, before): (CompileContext<'_>, Option<&CompiledParts>),
+    (context, before): (CompileContext<'_>, Option<&(Vec<Arc<DepartmentDocument>>, CompiledDepartments)>),
     place: &DocPath<'_>,
 ) -> CompiledDepartments {
     if departments.is_empty() && !context.may_be_empty {
         place.problem("at least one department is required; without one, every command is refused");
     }
-    let known = before.map(|before| &before.departments);
     let is_same = |known: &&(Vec<Arc<DepartmentDocument>>, CompiledDepartments)| {
         known.0.len() == departments.len()
             && known.0.iter().zip(departments).all(|(one, other)| Arc::ptr_eq(one, other))
     };
-    if let Some((_, same)) = known.filter(is_same) {
+    if let Some((_, same)) = before.filter(is_same) {
         return same.clone();
     }
     let mut register = IdentityRegister {

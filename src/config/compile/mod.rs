@@ -30,21 +30,43 @@ mod values;
 
 use std::sync::Arc;
 
-use crate::policy::{MatchPlace, PolicyConflict, SnapshotDraft};
+use crate::policy::{MatchPlace, PolicyConflict, PolicySnapshot, SnapshotDraft};
 
-use super::document::{ConfigDocument, MatchListDocument};
+use super::document::{ConfigDocument, DepartmentDocument, GrantDocument, MatchListDocument, SubsystemDocument};
 use super::parse::problem::ConfigProblem;
 use super::settings::gateway_settings::{GatewaySettings, ListenerSettings, SubsystemTlsSettings};
-use compile_context::CommonInputs;
-pub(crate) use compile_context::{CompileContext, CompiledParts};
+pub(crate) use compile_context::CompileContext;
+use compile_context::{BackendParts, CommonInputs, PartList};
+use departments::CompiledDepartments;
 use doc_path::{DocPath, ProblemList};
+use grants::GrantPart;
+use subsystems::SubsystemPart;
+
+/// The parts of a document without problems, each with what it was compiled from.
+#[derive(Debug)]
+pub(crate) struct CompiledParts {
+    pub(crate) inputs: CommonInputs,
+    pub(crate) departments: (Vec<Arc<DepartmentDocument>>, CompiledDepartments),
+    pub(crate) backends: BackendParts,
+    pub(crate) subsystems: PartList<SubsystemDocument, SubsystemPart>,
+    pub(crate) grants: PartList<GrantDocument, GrantPart>,
+    pub(crate) snapshot: Arc<PolicySnapshot>,
+    /// The number of subsystems that were compiled, and not used again.
+    #[cfg(test)]
+    pub(crate) compiled_subsystems: usize,
+}
 
 /// Compiles a document to its meaning and all its problems. If there are problems, the settings contain placeholders.
-pub(crate) fn compile_document(document: &ConfigDocument, context: CompileContext<'_>) -> CompiledDocument {
+/// `before` are the parts of an earlier document, perhaps to be used again.
+pub(crate) fn compile_document(
+    document: &ConfigDocument,
+    context: CompileContext<'_>,
+    before: Option<&CompiledParts>,
+) -> CompiledDocument {
     let findings = ProblemList::default();
     let root = findings.root();
     let settings = settings::compile_settings(document, context, &root);
-    let parts = compile_parts(document, &settings, context, &root);
+    let parts = compile_parts(document, (&settings, before), context, &root);
     let subsystem_tls = subsystem_tls::compile_subsystem_tls(document, context.sources, &root);
     CompiledDocument { settings, parts, subsystem_tls, problems: findings.into_problems() }
 }
@@ -60,17 +82,22 @@ pub(crate) struct CompiledDocument {
 
 fn compile_parts(
     document: &ConfigDocument,
-    settings: &GatewaySettings,
+    (settings, before): (&GatewaySettings, Option<&CompiledParts>),
     context: CompileContext<'_>,
     root: &DocPath<'_>,
 ) -> Option<CompiledParts> {
     let inputs = CommonInputs::new(settings, context.numbers);
-    let before = context.before.filter(|before| before.inputs == inputs);
+    let before = before.filter(|before| before.inputs == inputs);
     let place = root.key("departments");
-    let departments =
-        departments::compile_departments(&document.departments, &settings.listeners, (context, before), &place);
+    let departments = departments::compile_departments(
+        &document.departments,
+        &settings.listeners,
+        (context, before.map(|before| &before.departments)),
+        &place,
+    );
+    let known = before.map(|before| (&before.backends, &before.subsystems));
     let (backends, backend_parts) =
-        backends::compile_backends(document, (settings.workers, context.numbers), before, root);
+        backends::compile_backends(document, (settings.workers, context.numbers), known, root);
     let known = before.map(|before| &before.subsystems);
     let named = (&departments.departments[..], &backends);
     let (subsystems, subsystem_parts, _new) =

@@ -192,9 +192,8 @@ impl ConfigLoader {
         let origins = main.append_documents(&self.path, sources);
         let version = self.version.clone().unwrap_or_default();
         let may_be_empty = self.memory.is_some();
-        let before = self.compiled.as_ref();
-        let context = CompileContext { sources: &origins, version: &version, numbers: interner, may_be_empty, before };
-        let mut compiled = compile_document(&main.document, context);
+        let context = CompileContext { sources: &origins, version: &version, numbers: interner, may_be_empty };
+        let mut compiled = compile_document(&main.document, context, self.compiled.as_ref());
         let named = NamedFiles::new(&compiled, known);
         watch.add_files(named.paths());
         let (tls, faults) = named.load(self.pem_source.as_ref(), &self.clock, &mut self.keys);

@@ -18,40 +18,7 @@ use foldhash::fast::RandomState;
 
 use super::host_table::HostTable;
 use crate::model::Name;
-use crate::policy::subsystem::Subsystem;
-
-/// The listeners and hosts by which a subsystem is called.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RouteScope {
-    /// Names, `*.suffix` or `**.suffix`, in lower case and in byte order; empty for any host.
-    pub hosts: Vec<String>,
-    /// The places at which the subsystem is called, in order; empty for all listeners.
-    pub listeners: Vec<ListenerScope>,
-}
-
-impl RouteScope {
-    /// The scope of these hosts and listeners.
-    pub fn new(mut hosts: Vec<String>, mut listeners: Vec<ListenerScope>) -> Self {
-        hosts.sort();
-        listeners.sort();
-        Self { hosts, listeners }
-    }
-
-    /// The hosts; `None` for any.
-    pub(super) fn claimed_hosts(&self) -> impl Iterator<Item = Option<&str>> {
-        let any = self.hosts.is_empty().then_some(None);
-        self.hosts.iter().map(|host| Some(host.as_str())).chain(any)
-    }
-}
-
-/// A listener, or one of its virtual hosts.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ListenerScope {
-    /// The listener.
-    pub listener: Name,
-    /// The virtual host; `None` for the whole listener.
-    pub virtual_host: Option<Name>,
-}
+use crate::policy::subsystem::{ListenerScope, Subsystem};
 
 /// What callers may send to a listener, or to a virtual host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -22,7 +22,8 @@ pub(crate) struct WorkerConfig {
     tls: Arc<SubsystemTlsMap>,
     /// The phases of the weighted choices that were made.
     phases: Rc<PhaseMap>,
-    /// The limits of a department on a command, by their numbers. The cache avoids a map of maps and a lock per command.
+    /// The limits of a department on a command, by their numbers. The cache avoids a map of maps and a lock per
+    /// command.
     gates: Rc<GateCache>,
 }
 
