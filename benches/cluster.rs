@@ -1,10 +1,10 @@
-//! What a change of a cluster costs with 3,000 routes: the translation of all objects, a configuration with one new
-//! route until it is live, and one change of endpoints until it is live.
+//! What a change of a cluster costs with 3,000 routes: the translation of all objects, documents with one new route
+//! until they are live, both together, and one change of endpoints until it is live.
 //!
 //! The gateway runs without traffic. The time in which a worker takes a new snapshot up is not included.
 
 use bytes::Bytes;
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use serde_json::{Value, json};
 use tallygate::app::{self, ClusterDataPlane, ClusterDocuments, RunningGateway, StartOptions};
 use tallygate::clock::Clock;
@@ -12,7 +12,7 @@ use tallygate::kube::CONTROLLER_NAME;
 use tallygate::kube::controller::DataPlane;
 use tallygate::kube::index::Index;
 use tallygate::kube::objects::{ObjectKey, ObjectKind};
-use tallygate::kube::translate::{AuthorityDigests, ServiceSettings, TextCheck, Translator, translate};
+use tallygate::kube::translate::{AuthorityDigests, ServiceSettings, TextCheck, Translation, Translator, translate};
 use tallygate::policy::ServiceEndpoints;
 
 const ROUTES: usize = 3_000;
@@ -52,6 +52,11 @@ fn object(namespace: &str, name: &str, spec: &Value) -> Value {
 }
 
 fn route(number: usize) -> Value {
+    named_route("route", number)
+}
+
+/// A route whose name begins with `prefix`: documents are in the order of their names.
+fn named_route(prefix: &str, number: usize) -> Value {
     let spec = json!({
         "parentRefs": [{ "name": "web", "namespace": "infra" }],
         "hostnames": [format!("host-{number}.example")],
@@ -60,7 +65,7 @@ fn route(number: usize) -> Value {
             "backendRefs": [{ "name": format!("service-{}", number % SERVICES), "port": 80 }],
         }],
     });
-    object("apps", &format!("route-{number}"), &spec)
+    object("apps", &format!("{prefix}-{number}"), &spec)
 }
 
 fn cluster(port: u16) -> Index {
@@ -107,9 +112,17 @@ impl Bench {
         bench
     }
 
+    fn translate_all(&mut self) -> Translation {
+        self.translator.translate(&self.index, &NoTexts)
+    }
+
     fn apply(&mut self) {
+        let translation = self.translate_all();
+        self.apply_translation(&translation);
+    }
+
+    fn apply_translation(&mut self, translation: &Translation) {
         self.version += 1;
-        let translation = self.translator.translate(&self.index, &NoTexts);
         let applied = self.plane.apply(&self.version.to_string(), &translation.documents, &translation.texts);
         assert!(applied.expect("a valid configuration").is_empty());
     }
@@ -128,9 +141,22 @@ fn benches(criterion: &mut Criterion) {
         bencher.iter(|| translate(&bench.index, &ServiceSettings::default(), &NoTexts).documents.len());
     });
     criterion.bench_function("translate 3,000 routes again", |bencher| {
-        bencher.iter(|| bench.translator.translate(&bench.index, &NoTexts).documents.len());
+        bencher.iter(|| bench.translate_all().documents.len());
     });
     let mut number = ROUTES;
+    for (place, prefix) in [("last", "z-route"), ("in the middle", "route-15")] {
+        criterion.bench_function(&format!("documents with one more route, {place}"), |bencher| {
+            // Routes are added before they are measured.
+            let added = std::cell::RefCell::new(&mut bench);
+            let add = || {
+                let mut bench = added.borrow_mut();
+                bench.index.apply(ObjectKind::HttpRoute, named_route(prefix, number));
+                number += 1;
+                bench.translate_all()
+            };
+            bencher.iter_batched(add, |all| added.borrow_mut().apply_translation(&all), BatchSize::PerIteration);
+        });
+    }
     criterion.bench_function("one more route live", |bencher| {
         bencher.iter(|| {
             bench.index.apply(ObjectKind::HttpRoute, route(number));

@@ -51,6 +51,13 @@ pub(crate) struct Retirement {
     pub(crate) stops_admin: bool,
 }
 
+impl Retirement {
+    /// Whether nothing goes.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.stops_admin && self.fates.iter().all(|fate| *fate == ListenerFate::Keep)
+    }
+}
+
 /// What comes: all listeners, and the socket of the admin listener if it is new.
 pub(crate) struct Activation {
     pub(crate) listeners: Vec<PlannedListener>,

@@ -16,6 +16,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -80,6 +81,14 @@ pub(crate) struct ConfigReloader {
     live_settings: GatewaySettings,
     components: SharedComponents,
     status: Arc<ArcSwap<ConfigStatus>>,
+}
+
+/// What a reload has replaced.
+struct ReplacedPolicy {
+    before: Arc<PolicySnapshot>,
+    /// The changes beside the policy.
+    listeners: ListenerChanges,
+    at: Timestamp,
 }
 
 /// Loads a configuration with the files that it names, and logs the oddities of these files. Also returns a watcher of
@@ -165,7 +174,7 @@ impl ConfigReloader {
 
     /// Binds the new addresses, and swaps listeners and policy. The listeners that go are retired before the new policy
     /// is live, and those that come accept connections after that. So a department of callers without a certificate
-    /// never lacks its listener.
+    /// never lacks its listener. If no listener goes, the policy waits for nothing.
     async fn apply(&mut self, configuration: Configuration) -> Result<(), ConfigProblems> {
         let live = self.components.live.current();
         let bound = bind_sockets(&configuration.settings, &live);
@@ -176,9 +185,13 @@ impl ConfigReloader {
             deadline: Instant::now() + self.settings.shutdown.grace,
             stops_admin: !matches!(bound.admin, AdminSocket::Unchanged),
         };
-        self.listeners.retire(retirement).await.map_err(|_| file_problem(GATEWAY_STOPS.to_owned()))?;
-        let changes = self.publish_policy(&configuration);
+        if !retirement.is_empty() {
+            self.listeners.retire(retirement).await.map_err(|_| file_problem(GATEWAY_STOPS.to_owned()))?;
+        }
+        let replaced = self.publish_policy(&configuration);
         let Configuration { settings, snapshot, excluded, .. } = configuration;
+        // What nobody waits for follows once the new policy is live.
+        let changes = self.finish_policy(&snapshot, replaced);
         let tls = self.components.listener_tls.load();
         let activation = Activation::new(bound, &settings, &tls, &self.source.interner);
         self.listeners.activate(activation).await.map_err(|_| file_problem(GATEWAY_STOPS.to_owned()))?;
@@ -202,29 +215,45 @@ impl ConfigReloader {
         read
     }
 
-    /// Publishes TLS settings, hosts and policy. Returns what changes with this reload.
-    fn publish_policy(&mut self, configuration: &Configuration) -> ConfigChanges {
+    /// Publishes TLS settings, hosts and policy. Returns what they replace.
+    fn publish_policy(&mut self, configuration: &Configuration) -> ReplacedPolicy {
         let Configuration { settings, snapshot, tls, .. } = configuration;
         let before = self.components.traffic.published.load_full();
-        let difference = before.difference(snapshot);
-        let other = ListenerChanges {
+        let listeners = ListenerChanges {
             listeners: listener_changes(&self.live_settings.listeners, &settings.listeners),
             admin: admin_changes(&self.live_settings, settings),
             tls: tls_changes(&self.components, tls),
         };
-        let at = self.components.traffic.clock.wall();
-        let changes = ConfigChanges::new(&difference, (at, before.version.clone()), other);
         self.components.admin_hosts.store(Arc::new(settings.admin_hosts.clone()));
         self.publish_listener_tls(tls);
-        let subsystem_tls = kept_or_new(&self.components.traffic.subsystem_tls.load(), tls.subsystems.clone());
-        self.components.traffic.subsystem_tls.store(Arc::new(subsystem_tls)); // before the snapshot that needs them
+        self.publish_subsystem_tls(tls); // before the snapshot that needs them
+        let at = self.components.traffic.clock.wall();
         // The snapshot is published first: the next command of each worker looks up its limits again and carries over
         // their use. Then the remaining old limits are dropped.
         self.components.publisher.publish(snapshot);
         self.components.traffic.limiters.enforce(snapshot);
-        self.components.reader.update_department_names(department_names(snapshot));
+        ReplacedPolicy { before, listeners, at }
+    }
+
+    /// The work on a new policy that is live. Returns what has changed with it.
+    fn finish_policy(&self, snapshot: &PolicySnapshot, replaced: ReplacedPolicy) -> ConfigChanges {
+        let ReplacedPolicy { before, listeners, at } = replaced;
+        if !Arc::ptr_eq(&before.departments, &snapshot.departments) {
+            self.components.reader.update_department_names(department_names(snapshot));
+        }
+        let difference = before.difference(snapshot);
         warn_of_removed_ids(&self.components, &difference);
-        changes
+        ConfigChanges::new(&difference, (at, before.version.clone()), listeners)
+    }
+
+    /// Publishes the TLS settings towards subsystems, if they are not the same.
+    fn publish_subsystem_tls(&self, tls: &LoadedTls) {
+        let published = &self.components.traffic.subsystem_tls;
+        let live = published.load();
+        let is_live = |(name, new): &(Name, SubsystemTls)| live.get(name).is_some_and(|live| live.is_same(new));
+        if live.len() != tls.subsystems.len() || !tls.subsystems.iter().all(is_live) {
+            published.store(Arc::new(kept_or_new(&live, tls.subsystems.clone())));
+        }
     }
 
     /// Publishes the TLS settings of listeners. The connections of a name see its new settings, also those that drain.

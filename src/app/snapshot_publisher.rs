@@ -2,6 +2,7 @@
 //!
 //! Guarantees:
 //! - A published snapshot has the latest endpoints, although its configuration was loaded before they changed.
+//! - A backend that a new configuration does not change is the same value in the snapshots before and after.
 //! - A change of endpoints waits for at most one other publication, and never for the load of a configuration. It takes
 //!   time in proportion to the number of backends, not to that of routes, and allocates for the backends that change.
 //! - No thread with traffic drops a snapshot: replaced ones are kept until nothing else refers to them.
@@ -30,6 +31,8 @@ struct PublisherState {
     endpoints: EndpointSets,
     /// Whether the endpoints are those of the cluster, not those of an earlier process.
     is_discovered: bool,
+    /// The configuration of the published snapshot, without discovered endpoints.
+    configuration: Option<Arc<PolicySnapshot>>,
     /// Replaced snapshots that a worker or a command may still hold.
     retired: Vec<Arc<PolicySnapshot>>,
 }
@@ -43,7 +46,10 @@ impl SnapshotPublisher {
     /// Publishes the snapshot of a new configuration.
     pub(crate) fn publish(&self, snapshot: &Arc<PolicySnapshot>) {
         let mut state = self.lock();
-        let discovered = snapshot.with_endpoints(&state.endpoints, |_| true);
+        let live = self.published.load();
+        let known = state.configuration.as_deref().map(|configuration| (configuration, &**live));
+        let discovered = snapshot.with_known_endpoints(&state.endpoints, known);
+        state.configuration = Some(Arc::clone(snapshot));
         self.swap(&mut state, discovered.map_or_else(|| Arc::clone(snapshot), Arc::new));
     }
 
@@ -90,8 +96,8 @@ impl SnapshotPublisher {
     }
 
     fn swap(&self, state: &mut PublisherState, snapshot: Arc<PolicySnapshot>) {
-        Self::retain_used(state);
         state.retired.push(self.published.swap(snapshot));
+        Self::retain_used(state);
     }
 
     fn retain_used(state: &mut PublisherState) {

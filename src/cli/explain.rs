@@ -24,8 +24,8 @@ use crate::model::{
 };
 use crate::policy::{
     Backend, BackendShare, CallerOrigin, CallerUnclaimed, Command, CommandBackends, CommandMatch, CommandTimeouts,
-    ConnectionMatch, DepartmentPolicy, DownstreamProtocol, MirrorTarget, PolicySnapshot, RedirectTarget, RequestUrl,
-    RouteMatch, RouteRequest, ShareTarget, Subsystem, UpstreamServer,
+    ConnectionMatch, DepartmentPolicy, DownstreamProtocol, GrantOrigin, MirrorTarget, PolicySnapshot, RedirectTarget,
+    RequestUrl, RouteMatch, RouteRequest, ShareTarget, Subsystem, UpstreamServer,
 };
 use crate::proxy::RequestHead;
 use crate::telemetry::HandshakeFailure;
@@ -330,9 +330,10 @@ fn decide(
         let why = format!("no grant allows {} to run {}", department.department.id, command.key.command);
         return refused_explanation(explanation, Refused::Forbidden, why);
     };
-    let pattern = &snapshot.grant_rule(&grant).pattern;
-    let written = configuration.sources.path_in_file(&format!("grants[{}]", grant.rule()));
-    explanation.grant = Some(format!("{written}, pattern {pattern:?}"));
+    explanation.grant = snapshot.grant_origin(&grant).map(|GrantOrigin { index, pattern }| {
+        let written = configuration.sources.path_in_file(&format!("grants[{index}]"));
+        format!("{written}, pattern {pattern:?}")
+    });
     explanation.limits = limit_texts(snapshot, department, command);
     admitted_explanation(
         explanation,
@@ -393,17 +394,17 @@ fn field_text(value: &HeaderValue) -> String {
 /// The upstream servers. Those of other backends than the subsystem's own follow the id of their backend, with its
 /// weight if there are several backends.
 fn upstream_texts(snapshot: &PolicySnapshot, subsystem: &Subsystem, command: &Command) -> Vec<String> {
-    let servers_of = |index: usize| snapshot.backends.get(index).map(|backend| (backend, server_texts(backend)));
+    let servers_of = |number: u32| snapshot.backend(number).map(|backend| (backend, server_texts(backend)));
     match &command.backends {
         CommandBackends::None => Vec::new(),
-        CommandBackends::One(index) => match servers_of(*index) {
+        CommandBackends::One(number) => match servers_of(*number) {
             Some((backend, servers)) if backend.id == subsystem.id => servers,
             Some((backend, servers)) => vec![format!("{}: {}", backend.id, servers_text(&servers))],
             None => Vec::new(),
         },
         CommandBackends::Weighted(weighted) => {
             let text = |share: &BackendShare| match share.target {
-                ShareTarget::Backend(index) => servers_of(index).map(|(backend, servers)| {
+                ShareTarget::Backend(number) => servers_of(number).map(|(backend, servers)| {
                     format!("{} (weight {}): {}", backend.id, share.weight, servers_text(&servers))
                 }),
                 ShareTarget::Status(status) => Some(format!("status {} (weight {})", status.as_u16(), share.weight)),
@@ -430,7 +431,7 @@ fn server_texts(backend: &Backend) -> Vec<String> {
 
 fn mirror_texts(snapshot: &PolicySnapshot, command: &Command) -> Vec<String> {
     let text = |target: &MirrorTarget| {
-        let backend = snapshot.backends.get(target.backend)?;
+        let backend = snapshot.backend(target.backend)?;
         Some(format!("{} ({})", backend.id, target.fraction))
     };
     command.mirrors().iter().filter_map(text).collect()

@@ -56,8 +56,8 @@ pub fn compile_text(text: &str, folder: &Path, interner: &NameInterner) -> Resul
     let sources = SourceFiles::new(&folder.join("tallygate.yaml"));
     let context =
         compile::CompileContext { sources: &sources, version: &version, numbers: interner, may_be_empty: false };
-    let compiled = compile::compile_document(&document, context);
-    Configuration::new(compiled, (LoadedTls::default(), Vec::new()), sources, problems)
+    let compiled = compile::compile_document(&document, context, None);
+    Configuration::new(&compiled, (LoadedTls::default(), Vec::new()), sources, problems)
 }
 
 mod loading;

@@ -53,7 +53,8 @@ fn example_compiles_to_the_described_snapshot() {
     assert_eq!(command.body_max, 16 << 20);
     assert_eq!(subsystem.backend.as_ref().expect("servers").upstreams[0].address.to_string(), "127.0.0.1:9001");
     let grant = snapshot.find_grant(department, command).expect("granted");
-    assert_eq!((grant.rule(), snapshot.grant_rule(&grant).pattern.as_str()), (0, "snapshot.*"));
+    let origin = snapshot.grant_origin(&grant).expect("of this snapshot");
+    assert_eq!((origin.index, origin.pattern), (0, "snapshot.*"));
 }
 
 #[test]
@@ -1053,7 +1054,8 @@ fn commands_without_a_matching_rule_are_not_granted() {
     let cameras = &snapshot.subsystems[0];
     let rule = |department: usize, command| {
         let grant = snapshot.find_grant(&snapshot.departments[department], command)?;
-        Some((grant.rule(), snapshot.grant_rule(&grant).pattern.clone()))
+        let origin = snapshot.grant_origin(&grant)?;
+        Some((origin.index, origin.pattern.to_owned()))
     };
     let other = cameras.other.as_ref().expect("allowed");
     assert_eq!(rule(0, &cameras.commands[0]), Some((1, "snapshot.*".to_owned())));

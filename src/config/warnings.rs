@@ -136,7 +136,7 @@ fn ungranted_departments(snapshot: &PolicySnapshot) -> Option<String> {
 
 /// Warns of rules that allow nothing new.
 fn idle_grants(snapshot: &PolicySnapshot) -> Option<String> {
-    let idle = snapshot.unused_rules().map(|rule| format!("grants[{}] {:?}", rule.index, rule.pattern));
+    let idle = snapshot.unused_rules().into_iter().map(|rule| format!("grants[{}] {:?}", rule.index, rule.pattern));
     let idle: Vec<String> = idle.collect();
     let names: Vec<_> = idle.iter().map(String::as_str).collect();
     (!names.is_empty()).then(|| {
@@ -161,14 +161,12 @@ fn unserved_hosts(snapshot: &PolicySnapshot, tls: &LoadedTls) -> Vec<String> {
     };
     // Hosts that are passed through need no certificate here.
     let served_here = |subsystem: &&Arc<Subsystem>| subsystem.tls_mode != Some(ConnectionMode::Passthrough);
-    let unserved = snapshot.subsystems.iter().filter(served_here).flat_map(|subsystem| {
-        let hosts = snapshot.hosts_of(subsystem).into_iter().filter(|host| !is_served(host));
-        hosts.map(|host| {
+    let placed = snapshot.subsystems.iter().enumerate().filter(|(_, subsystem)| served_here(subsystem));
+    let unserved = placed.flat_map(|(index, subsystem)| {
+        let hosts = subsystem.scope.hosts.iter().filter(|host| !is_served(host));
+        hosts.map(move |host| {
             let id = &subsystem.id;
-            format!(
-                "subsystems[{}].hosts: no listener serves {host}, a host of {id}; add it to tls.serverNames",
-                subsystem.index
-            )
+            format!("subsystems[{index}].hosts: no listener serves {host}, a host of {id}; add it to tls.serverNames")
         })
     });
     unserved.collect()

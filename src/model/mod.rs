@@ -20,7 +20,7 @@ pub use command::CommandKey;
 pub use department::Department;
 pub use hex::hex_text;
 pub use limits::{AddressLimits, MonthlyQuota, QuotaAction, RateLimit, RateUnit, TrafficLimits};
-pub use name::{BadName, Name, NameInterner};
+pub use name::{BadName, InternerIdentity, Name, NameInterner};
 pub use network_ranges::{NetworkRanges, counted_address};
 pub use outcome::{Blame, Finished, Outcome, Refused};
 pub use window::{BadOffset, CalendarOffset, Month, Window};

@@ -93,12 +93,40 @@ pub enum BadName {
 pub struct NameInterner {
     numbers: DashMap<Arc<str>, u32>,
     next_number: AtomicU32,
+    identity: Arc<()>,
 }
+
+/// Which interner has assigned a number. Numbers of two interners have nothing in common.
+#[derive(Clone, Debug)]
+pub struct InternerIdentity(Arc<()>);
+
+impl PartialEq for InternerIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for InternerIdentity {}
 
 impl NameInterner {
     /// The number of a department.
     pub fn department(&self, id: &Name) -> u32 {
-        self.intern(&format!("d/{id}"))
+        self.intern(&Self::department_key(id.as_str()))
+    }
+
+    /// The key of a department.
+    pub fn department_key(id: &str) -> String {
+        format!("d/{id}")
+    }
+
+    /// The identity of this interner.
+    pub fn identity(&self) -> InternerIdentity {
+        InternerIdentity(Arc::clone(&self.identity))
+    }
+
+    /// The number of `key`, if it has one.
+    pub fn find(&self, key: &str) -> Option<u32> {
+        self.numbers.get(key).map(|number| *number)
     }
 
     /// The number of `key`. The number 0 is never assigned; it represents [`Name::UNKNOWN`].

@@ -21,8 +21,8 @@ use super::{HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy};
 pub struct Backend {
     /// Its id: the value of the label `subsystem` in the metrics of its servers.
     pub id: Name,
-    /// The position among the backends of this snapshot; unique.
-    pub index: usize,
+    /// The number of its id: the same in every snapshot, and different from that of every other backend.
+    pub number: u32,
     /// Whether the subsystem with the same id lists the servers, and not `backends` of the configuration.
     pub is_own: bool,
     /// Its servers, at most [`Backend::UPSTREAMS_MAX`]. Without servers, its commands are answered with 503.
@@ -53,7 +53,7 @@ impl Backend {
     pub fn is_same_group(&self, other: &Self) -> bool {
         let Self {
             id,
-            index: _,
+            number: _,
             is_own,
             upstreams,
             discovery,

@@ -18,8 +18,8 @@ pub enum CommandBackends {
     /// None: the command is never forwarded.
     #[default]
     None,
-    /// One backend, by its index, for all requests.
-    One(usize),
+    /// One backend, by its number, for all requests.
+    One(u32),
     /// Several backends, or one with edits of its own.
     Weighted(Box<WeightedBackends>),
 }
@@ -27,8 +27,6 @@ pub enum CommandBackends {
 /// Backends with weights.
 #[derive(Debug)]
 pub struct WeightedBackends {
-    /// The position among the weighted choices of this snapshot; unique.
-    pub index: usize,
     /// The shares: at least one, and at most [`WeightedBackends::MAX`].
     pub shares: Vec<BackendShare>,
     /// The sum of all weights.
@@ -49,8 +47,8 @@ pub struct BackendShare {
 /// What happens to the requests of a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShareTarget {
-    /// They are forwarded to the backend with this index.
-    Backend(usize),
+    /// They are forwarded to the backend with this number.
+    Backend(u32),
     /// The gateway answers them with this status, 500 to 599: the backend does not exist.
     Status(StatusCode),
 }
@@ -65,15 +63,15 @@ pub struct ShareEdits {
 }
 
 impl CommandBackends {
-    /// The indices of all its backends.
-    pub fn indices(&self) -> impl Iterator<Item = usize> {
+    /// The numbers of all its backends.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
         let (one, shares) = match self {
             Self::None => (None, &[][..]),
-            Self::One(index) => (Some(*index), &[][..]),
+            Self::One(number) => (Some(*number), &[][..]),
             Self::Weighted(weighted) => (None, &weighted.shares[..]),
         };
         one.into_iter().chain(shares.iter().filter_map(|share| match share.target {
-            ShareTarget::Backend(index) => Some(index),
+            ShareTarget::Backend(number) => Some(number),
             ShareTarget::Status(_) => None,
         }))
     }
@@ -93,9 +91,9 @@ impl WeightedBackends {
     const PHASE_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
     /// The backends with these shares.
-    pub fn new(index: usize, shares: Vec<BackendShare>) -> Self {
+    pub fn new(shares: Vec<BackendShare>) -> Self {
         let total = shares.iter().map(|share| u64::from(share.weight)).sum();
-        Self { index, shares, total }
+        Self { shares, total }
     }
 
     /// The phase after `phase`.
@@ -119,12 +117,12 @@ mod tests {
     use super::*;
 
     fn shares(weights: &[u32]) -> WeightedBackends {
-        let share = |(index, weight): (usize, &u32)| BackendShare {
-            target: ShareTarget::Backend(index),
+        let share = |(number, weight): (u32, &u32)| BackendShare {
+            target: ShareTarget::Backend(number),
             weight: *weight,
             edits: None,
         };
-        WeightedBackends::new(0, weights.iter().enumerate().map(share).collect())
+        WeightedBackends::new((0..).zip(weights).map(share).collect())
     }
 
     /// The number of choices of each share among `count`, from this phase on.

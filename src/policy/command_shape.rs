@@ -35,8 +35,8 @@ pub struct CommandShape {
 /// A target of mirrored requests. The responses to them are discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MirrorTarget {
-    /// The backend's index.
-    pub backend: usize,
+    /// The backend's number.
+    pub backend: u32,
     /// The fraction of requests that are copied, on average.
     pub fraction: MirrorFraction,
 }

@@ -49,13 +49,30 @@ impl PolicySnapshot {
         Arc::ptr_eq(&self.routes, &other.routes)
     }
 
+    /// This snapshot with the addresses of `sets` in its discovered backends; `None` if it has no address. `known` are
+    /// an earlier configuration, and its published snapshot with the addresses of `sets`: it shares its backends.
+    pub fn with_known_endpoints(&self, sets: &EndpointSets, known: Option<(&Self, &Self)>) -> Option<Self> {
+        let known_as = |backend: &Arc<Backend>| {
+            let (configuration, published) = known?;
+            let position = *configuration.backend_positions.get(&backend.number)?;
+            let is_same = Arc::ptr_eq(&configuration.backends[position], backend);
+            published.backends.get(position).filter(|_| is_same).map(Arc::clone)
+        };
+        let one = |backend: &Arc<Backend>| match known_as(backend) {
+            Some(known) => known,
+            None => with_addresses(backend, sets).map_or_else(|| Arc::clone(backend), Arc::new),
+        };
+        let backends: Vec<_> = self.backends.iter().map(one).collect();
+        let is_same = backends.iter().zip(&self.backends).all(|(one, other)| Arc::ptr_eq(one, other));
+        (!is_same).then(|| Self { backends, ..self.clone() })
+    }
+
     /// This snapshot with the addresses of `sets` in those discovered backends that `concerns` selects; `None` if they
     /// have these addresses.
     pub fn with_endpoints(&self, sets: &EndpointSets, concerns: impl Fn(&EndpointDiscovery) -> bool) -> Option<Self> {
         let one = |(position, backend): (usize, &Arc<Backend>)| {
-            let discovery = backend.discovery.as_ref().filter(|discovery| concerns(discovery))?;
-            let upstreams = discovered_servers(sets.addresses(discovery), discovery);
-            (upstreams != backend.upstreams).then(|| (position, Backend { upstreams, ..Backend::clone(backend) }))
+            backend.discovery.as_ref().filter(|discovery| concerns(discovery))?;
+            Some((position, with_addresses(backend, sets)?))
         };
         let changed: Vec<_> = self.backends.iter().enumerate().filter_map(one).collect();
         if changed.is_empty() {
@@ -67,6 +84,13 @@ impl PolicySnapshot {
         }
         Some(snapshot)
     }
+}
+
+/// A discovered backend with the addresses of `sets`; `None` if it has them.
+fn with_addresses(backend: &Backend, sets: &EndpointSets) -> Option<Backend> {
+    let discovery = backend.discovery.as_ref()?;
+    let upstreams = discovered_servers(sets.addresses(discovery), discovery);
+    (upstreams != backend.upstreams).then(|| Backend { upstreams, ..backend.clone() })
 }
 
 /// The servers at these addresses, at most [`Backend::UPSTREAMS_MAX`].

@@ -4,8 +4,7 @@
 //! - A [`Grant`] exists only because a rule of the document names the department, the subsystem and a glob that matches
 //!   the command. Only this file makes it.
 //! - All rules allow, so the first matching rule decides as well as any other.
-//!
-//! Requires: the command belongs to the snapshot that is asked, because its index does.
+//! - A table shares the rules of the table before it that are the same.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,21 +14,30 @@ use globset::{Glob, GlobMatcher};
 
 use crate::model::TrafficLimits;
 
-use super::subsystem::{Command, DepartmentPolicy, GrantRule, Subsystem};
+use super::shared_list::ListChanges;
+use super::subsystem::{Command, DepartmentPolicy, Subsystem};
 
 /// Evidence that a department may run a command, with the rule that allows it. Only this file makes it.
 #[derive(Debug)]
 pub struct Grant {
+    pair: GrantedPair,
+    /// The position among the rules of the pair.
     rule: usize,
-    pattern: usize,
+    /// The position of the glob in the rule.
+    glob: usize,
 }
 
-impl Grant {
-    /// The position in `grants` of the rule that allowed it.
-    pub fn rule(&self) -> usize {
-        self.rule
-    }
+/// The rule behind a grant as written, for `explain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantOrigin<'a> {
+    /// The position of the rule in `grants`.
+    pub index: usize,
+    /// The glob that matched.
+    pub pattern: &'a str,
 }
+
+/// The numbers of a department and a subsystem.
+type GrantedPair = (u32, u32);
 
 /// A glob on command ids: `*` matches any text, `?` one character, `[ab]` one of these characters, `{a,b}` one of these
 /// texts.
@@ -69,96 +77,122 @@ impl CommandGlob {
     }
 }
 
-/// The compiled grants. Their size is proportional to the number of grants, not to the number of commands they allow: a
-/// province has 30,000 departments, and each may run all commands of some subsystems.
+/// A rule of `grants`: what one department may run in one subsystem.
+#[derive(Debug)]
+pub struct GrantRule {
+    pair: GrantedPair,
+    globs: Vec<GrantedGlob>,
+    /// The limits of the department on each of the commands; `None` for those of the command.
+    limits: Option<TrafficLimits>,
+}
+
+/// The commands of a subsystem that a glob matches.
+#[derive(Clone, Debug)]
+struct GrantedGlob {
+    glob: Arc<CommandGlob>,
+    /// The numbers of the commands, ascending.
+    commands: Arc<[u32]>,
+}
+
+/// The commands that each glob matches in each subsystem, computed once: a province has 30,000 departments, and each
+/// may run the same commands of some subsystems.
+#[derive(Debug, Default)]
+pub struct GlobMatches(HashMap<(u32, String), Arc<[u32]>>);
+
+impl GlobMatches {
+    fn commands(&mut self, glob: &CommandGlob, subsystem: &Subsystem) -> Arc<[u32]> {
+        let found = self.0.entry((subsystem.number(), glob.text.clone())).or_insert_with(|| {
+            let commands = subsystem.commands.iter().chain(&subsystem.other).filter(|command| glob.matches(command));
+            let mut numbers: Vec<u32> = commands.map(|command| command.key.number).collect();
+            numbers.sort_unstable();
+            numbers.into()
+        });
+        Arc::clone(found)
+    }
+}
+
+impl GrantRule {
+    /// Compiles a rule for the department with this number.
+    pub fn compile(
+        (department, subsystem): (u32, &Subsystem),
+        (globs, limits): (&[Arc<CommandGlob>], Option<TrafficLimits>),
+        matches: &mut GlobMatches,
+    ) -> Self {
+        let mut granted = |glob: &Arc<CommandGlob>| GrantedGlob {
+            glob: Arc::clone(glob),
+            commands: matches.commands(glob, subsystem),
+        };
+        let globs = globs.iter().map(&mut granted).collect();
+        Self { pair: (department, subsystem.number()), globs, limits }
+    }
+
+    /// The positions of the globs that match no command.
+    pub fn unmatched(&self) -> impl Iterator<Item = usize> {
+        self.globs.iter().enumerate().filter(|(_, glob)| glob.commands.is_empty()).map(|(position, _)| position)
+    }
+
+    /// The numbers of all commands it allows; some perhaps more than once.
+    fn commands(&self) -> impl Iterator<Item = u32> {
+        self.globs.iter().flat_map(|glob| glob.commands.iter().copied())
+    }
+}
+
+/// The compiled grants. Their size is proportional to the number of grants, not to the number of commands they allow.
 #[derive(Debug, Default)]
 pub(crate) struct GrantTable {
-    /// The allowed commands by department number and subsystem index, in the order of the rules.
-    allowed: HashMap<(u32, usize), Vec<AllowedCommands>, RandomState>,
-    /// The subsystem of each command, by [`Command::index`].
-    subsystems: Vec<usize>,
-    /// The number of each command, by [`Command::index`].
-    numbers: Vec<u32>,
-    /// The commands that each glob matches in each subsystem, computed once.
-    matches_by_glob: HashMap<(usize, String), Arc<[usize]>>,
-    rules: Vec<GrantRule>,
+    /// All rules, in the order of the document.
+    rules: Vec<Arc<GrantRule>>,
+    /// The rules of each department and subsystem, in the order of the document.
+    allowed: HashMap<GrantedPair, Arc<[Arc<GrantRule>]>, RandomState>,
     /// The limits of grants with limits: by department number and command number.
     limits: HashMap<(u32, u32), TrafficLimits, RandomState>,
 }
 
-/// One glob of one grant.
-#[derive(Debug)]
-struct AllowedCommands {
-    /// Its position in `rules`.
-    rule: usize,
-    /// The indexes of the commands it matches, ascending.
-    commands: Arc<[usize]>,
-}
-
 impl GrantTable {
-    /// An empty table for the commands of these subsystems.
-    pub(crate) fn new<'s>(subsystems: impl Iterator<Item = &'s Subsystem>) -> Self {
-        let (mut known, mut numbers) = (Vec::new(), Vec::new());
-        for subsystem in subsystems {
-            for command in subsystem.commands.iter().chain(&subsystem.other) {
-                known.resize(known.len().max(command.index + 1), usize::MAX);
-                numbers.resize(known.len(), u32::MAX);
-                known[command.index] = subsystem.index;
-                numbers[command.index] = command.key.number;
+    /// Compiles the table of these rules. It shares with the table `before` what is the same.
+    pub(crate) fn compile(rules: Vec<Arc<GrantRule>>, before: Option<&Self>) -> Self {
+        let mut allowed = before.map(|before| before.allowed.clone()).unwrap_or_default();
+        let known = before.map(|before| &before.rules[..]).unwrap_or_default();
+        let changes = ListChanges::between(known, &rules);
+        let mut changed: HashMap<GrantedPair, Vec<Arc<GrantRule>>, RandomState> =
+            changes.all().map(|rule| (rule.pair, Vec::new())).collect();
+        if !changed.is_empty() {
+            for rule in &rules {
+                changed.entry(rule.pair).and_modify(|rules| rules.push(Arc::clone(rule)));
             }
         }
-        Self { subsystems: known, numbers, ..Self::default() }
-    }
-
-    /// Adds one glob of a grant. Returns whether it matches any command.
-    pub(crate) fn add_grant(&mut self, grant: &GrantDraft, glob: &CommandGlob, subsystem: &Subsystem) -> bool {
-        let rule = self.rules.len();
-        let pattern = glob.text.clone();
-        self.rules.push(GrantRule { index: grant.index, pattern, has_limits: grant.limits.is_some() });
-        let commands = self.matching_commands(glob, subsystem);
-        let matched = !commands.is_empty();
-        if let Some(limits) = grant.limits {
-            for command in commands.iter() {
-                self.limits.entry((grant.department, self.numbers[*command])).or_insert(limits);
+        for (pair, rules) in changed {
+            match rules.is_empty() {
+                true => drop(allowed.remove(&pair)),
+                false => drop(allowed.insert(pair, rules.into())),
             }
         }
-        if matched {
-            self.allowed
-                .entry((grant.department, subsystem.index))
-                .or_default()
-                .push(AllowedCommands { rule, commands });
-        }
-        matched
-    }
-
-    fn matching_commands(&mut self, glob: &CommandGlob, subsystem: &Subsystem) -> Arc<[usize]> {
-        let found = self.matches_by_glob.entry((subsystem.index, glob.text.clone())).or_insert_with(|| {
-            let commands = subsystem.commands.iter().chain(&subsystem.other).filter(|command| glob.matches(command));
-            let mut indexes: Vec<usize> = commands.map(|command| command.index).collect();
-            indexes.sort_unstable();
-            indexes.into()
-        });
-        Arc::clone(found)
+        let limits = limits_of_rules(&rules);
+        Self { rules, allowed, limits }
     }
 
     /// The number of allowed pairs of a department and a command.
     pub(crate) fn len(&self) -> usize {
-        self.allowed_pairs().len()
+        self.pairs_beside(&Self::default()).len()
     }
 
     pub(crate) fn find_grant(&self, department: &DepartmentPolicy, command: &Command) -> Option<Grant> {
-        let subsystem = *self.subsystems.get(command.index)?;
-        let allowed = self.allowed.get(&(department.department.number, subsystem))?;
-        let first = allowed.iter().find(|allowed| allowed.commands.binary_search(&command.index).is_ok())?;
-        Some(Grant { rule: self.rules[first.rule].index, pattern: first.rule })
+        let pair = (department.department.number, command.subsystem);
+        let number = command.key.number;
+        self.allowed.get(&pair)?.iter().enumerate().find_map(|(rule, granted)| {
+            let glob = granted.globs.iter().position(|glob| glob.commands.binary_search(&number).is_ok())?;
+            Some(Grant { pair, rule, glob })
+        })
     }
 
-    /// The allowed pairs: (department number, command number).
-    pub(crate) fn allowed_pairs(&self) -> HashSet<(u32, u32), RandomState> {
+    /// The allowed pairs (department number, command number) of the rules that `other` does not share.
+    pub(crate) fn pairs_beside(&self, other: &Self) -> HashSet<(u32, u32), RandomState> {
+        let is_shared = |pair: &GrantedPair, rules: &Arc<[Arc<GrantRule>]>| {
+            other.allowed.get(pair).is_some_and(|same| Arc::ptr_eq(same, rules))
+        };
         let mut pairs = HashSet::default();
-        for ((department, _), allowed) in &self.allowed {
-            let commands = allowed.iter().flat_map(|allowed| allowed.commands.iter());
-            pairs.extend(commands.map(|command| (*department, self.numbers[*command])));
+        for (pair, rules) in self.allowed.iter().filter(|(pair, rules)| !is_shared(pair, rules)) {
+            pairs.extend(rules.iter().flat_map(|rule| rule.commands()).map(|command| (pair.0, command)));
         }
         pairs
     }
@@ -168,48 +202,42 @@ impl GrantTable {
         self.limits.get(&(department, command)).copied()
     }
 
-    /// The pairs of a department and a command, by number, whose limits a grant sets.
-    pub(crate) fn limited_pairs(&self) -> impl Iterator<Item = ((u32, u32), TrafficLimits)> {
-        self.limits.iter().map(|(pair, limits)| (*pair, *limits))
-    }
-
     /// The rules that allow nothing beyond the rules before them, and set no limits.
-    pub(crate) fn unused_rules(&self) -> impl Iterator<Item = &GrantRule> {
-        let mut effective: HashSet<usize> = HashSet::new();
-        for allowed in self.allowed.values() {
-            let mut seen: HashSet<usize> = HashSet::new();
-            for AllowedCommands { rule, commands } in allowed {
-                let news = commands.iter().filter(|command| seen.insert(**command)).count();
-                if news > 0 {
-                    effective.insert(*rule);
+    pub(crate) fn unused_rules(&self) -> Vec<GrantOrigin<'_>> {
+        let mut seen: HashSet<(u32, u32)> = HashSet::new();
+        let mut unused = Vec::new();
+        for (index, rule) in self.rules.iter().enumerate() {
+            for GrantedGlob { glob, commands } in &rule.globs {
+                let news = commands.iter().filter(|command| seen.insert((rule.pair.0, **command))).count();
+                if news == 0 && rule.limits.is_none() {
+                    unused.push(GrantOrigin { index, pattern: &glob.text });
                 }
             }
         }
-        let rules = self.rules.iter().enumerate();
-        rules.filter_map(move |(position, rule)| (!effective.contains(&position) && !rule.has_limits).then_some(rule))
+        unused
     }
 
     /// The departments, by number, that may run at least one command.
     pub(crate) fn departments(&self) -> HashSet<u32> {
-        self.allowed.keys().map(|(department, _)| *department).collect()
+        let allowing = self.rules.iter().filter(|rule| rule.commands().next().is_some());
+        allowing.map(|rule| rule.pair.0).collect()
     }
 
-    pub(crate) fn rule(&self, grant: &Grant) -> &GrantRule {
-        &self.rules[grant.pattern]
+    /// The rule behind a grant of this table.
+    pub(crate) fn origin(&self, grant: &Grant) -> Option<GrantOrigin<'_>> {
+        let rule = self.allowed.get(&grant.pair)?.get(grant.rule)?;
+        let index = self.rules.iter().position(|one| Arc::ptr_eq(one, rule))?;
+        Some(GrantOrigin { index, pattern: &rule.globs.get(grant.glob)?.glob.text })
     }
 }
 
-/// A rule of `grants` whose names are resolved.
-#[derive(Clone, Debug)]
-pub struct GrantDraft {
-    /// Its position in the document.
-    pub index: usize,
-    /// The department's number.
-    pub department: u32,
-    /// The subsystem's index.
-    pub subsystem: usize,
-    /// The globs for the commands, each with its position in the document.
-    pub commands: Vec<(usize, Arc<CommandGlob>)>,
-    /// The limits of the department on each of the commands; `None` for those of the command.
-    pub limits: Option<TrafficLimits>,
+/// The limits that rules set. The first rule that limits a command decides.
+fn limits_of_rules(rules: &[Arc<GrantRule>]) -> HashMap<(u32, u32), TrafficLimits, RandomState> {
+    let mut all = HashMap::default();
+    for (rule, limits) in rules.iter().filter_map(|rule| Some((rule, rule.limits?))) {
+        for command in rule.commands() {
+            all.entry((rule.pair.0, command)).or_insert(limits);
+        }
+    }
+    all
 }

@@ -18,16 +18,18 @@ mod request_conditions;
 mod request_target;
 mod route;
 mod session_cookie;
+mod shared_list;
 mod snapshot;
 mod snapshot_difference;
 mod snapshot_draft;
 mod subsystem;
 mod upstream_policy;
 
-pub use self::grant::GrantDraft;
+pub use self::grant::{GlobMatches, GrantOrigin, GrantRule};
 pub use self::policy_conflict::{MatchPlace, PolicyConflict};
 pub use self::subsystem::{
-    Command, CommandTimeouts, ConnectionMode, DepartmentPolicy, Durability, GrantRule, SourceRanges, Subsystem,
+    Command, CommandTimeouts, ConnectionMode, DepartmentPolicy, Durability, ListenerScope, RouteScope, SourceRanges,
+    Subsystem,
 };
 pub use backend::{Backend, BackendTimeouts, EndpointDiscovery, UpstreamAddress, UpstreamProtocol, UpstreamServer};
 pub use command_backends::{BackendShare, CommandBackends, ShareEdits, ShareTarget, WeightedBackends};
@@ -43,10 +45,7 @@ pub use request_conditions::{
 pub use request_target::{
     PathRewrite, PrefixReplacement, RedirectLocation, RedirectTarget, ReplacedParts, RequestRewrite, RequestUrl,
 };
-pub use route::{
-    ANY_HOST, ConnectionMatch, DownstreamProtocol, ListenerRouting, ListenerScope, RouteMatch, RouteScope, RouteTable,
-    VirtualHost,
-};
+pub use route::{ANY_HOST, ConnectionMatch, DownstreamProtocol, ListenerRouting, RouteMatch, RouteTable, VirtualHost};
 pub use session_cookie::SessionCookie;
 pub use snapshot::{CallerOrigin, CallerUnclaimed, PolicySnapshot};
 pub use snapshot_difference::{ItemChanges, RemovedItem, SnapshotDifference};

@@ -28,13 +28,6 @@ pub enum PolicyConflict {
         /// The earlier match, if it is known.
         with: Option<MatchPlace>,
     },
-    /// A glob that matches no command of its subsystem.
-    UnmatchedGlob {
-        /// The grant's position in the document.
-        grant: usize,
-        /// The glob's position in the grant.
-        glob: usize,
-    },
 }
 
 /// A match of a command, by its positions in the draft.

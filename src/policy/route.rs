@@ -11,7 +11,10 @@
 //!
 //! TLS connections are routed by server name before any of this (`server_names`).
 //!
-//! Guarantees: every request has one result, without allocation (exceptions: `request_conditions`).
+//! Guarantees:
+//! - Every request has one result, without allocation (exceptions: `request_conditions`).
+//! - The commands at a host are compiled again only if other subsystems claim the host; all else is shared with the
+//!   routes before.
 //!
 //! Leaves to `proxy`: the check, before routing, that a path is fit to be routed (dots, escapes, doubled slashes).
 //! Paths are compared as they are.
@@ -25,13 +28,15 @@ mod server_names;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use self::host_table::HostTable;
-pub use self::listener_table::{ANY_HOST, DownstreamProtocol, ListenerRouting, ListenerScope, RouteScope, VirtualHost};
-use self::listener_table::{ListenerTable, RouteSet, ScopedSubsystem};
+pub use self::listener_table::{ANY_HOST, DownstreamProtocol, ListenerRouting, VirtualHost};
+use self::listener_table::{ListenerTable, RouteSet};
 use self::path_table::{MethodRouters, PathTable};
 pub use self::server_names::ConnectionMatch;
 use self::server_names::ServerNameTable;
@@ -39,6 +44,7 @@ use crate::model::Name;
 
 use super::policy_conflict::PolicyConflict;
 use super::request_conditions::RouteRequest;
+use super::shared_list::ListChanges;
 use super::subsystem::{Command, Subsystem};
 
 /// The result of routing a request.
@@ -67,93 +73,103 @@ pub enum RouteMatch<'a> {
 #[derive(Debug)]
 pub struct RouteTable {
     listeners: ListenerTable,
-    /// The hosts of each set of visible subsystems.
-    sets: Vec<HostTable>,
-    /// The server names of each set of visible subsystems.
-    server_names: Vec<ServerNameTable>,
-    tables: Vec<PrefixTable>,
-    /// The listeners and hosts of each subsystem, by its index; both lists in order.
-    scopes: Vec<RouteScope>,
+    /// The routes of each set of visible subsystems.
+    sets: Vec<Arc<VisibleRoutes>>,
+    /// All subsystems, in the order of the document.
+    subsystems: Arc<[Arc<Subsystem>]>,
+}
+
+/// The routes of the subsystems that are visible at a place.
+#[derive(Debug)]
+struct VisibleRoutes {
+    /// The visible subsystems whose commands are requests, in the order of the document.
+    members: Vec<Arc<Subsystem>>,
+    hosts: HostTable<Arc<PrefixTable>>,
+    server_names: ServerNameTable,
 }
 
 /// The commands at one prefix.
 #[derive(Debug)]
 struct PrefixTable {
     /// The subsystem with this prefix. If several share it, all of them pass unnamed requests on.
-    subsystems: Vec<usize>,
+    subsystems: Vec<Arc<Subsystem>>,
     commands: PathTable,
 }
 
+/// A set of visible subsystems, as far as it differs from the set before it.
+struct SetDraft<'a> {
+    before: Option<&'a Arc<VisibleRoutes>>,
+    members: Vec<Arc<Subsystem>>,
+    changed: ChangedHosts,
+    /// The claims of the changed hosts.
+    claims: HostClaims<'a>,
+    server_names: ServerNameTable,
+}
+
+/// The hosts that other subsystems claim than before.
+#[derive(Default)]
+struct ChangedHosts {
+    names: HashSet<String, RandomState>,
+    any_host: bool,
+}
+
 /// The subsystems of each host (`None` for any) and prefix, in the order of the document.
-type HostClaims<'a> = HashMap<Option<&'a str>, HashMap<&'a str, Vec<usize>>>;
+type HostClaims<'a> = HashMap<Option<&'a str>, HashMap<&'a str, Vec<usize>, RandomState>, RandomState>;
+
+/// The tables of groups of subsystems, by their positions.
+type GroupTables = HashMap<Vec<usize>, Arc<PrefixTable>, RandomState>;
 
 impl RouteTable {
-    /// Compiles the routes of subsystems, each with the listeners and hosts by which it is called.
+    /// Compiles the routes of subsystems. They share with the routes `before` what is the same: the commands at a host
+    /// depend on the subsystems that claim the host, and on nothing else.
     pub(crate) fn compile_routes(
-        subsystems: &[(Arc<Subsystem>, RouteScope)],
+        subsystems: &Arc<[Arc<Subsystem>]>,
         listeners: &[ListenerRouting],
+        before: Option<&Self>,
         conflicts: &mut Vec<PolicyConflict>,
     ) -> Self {
-        let scopes: Vec<ScopedSubsystem<'_>> = subsystems
-            .iter()
-            .map(|(subsystem, scope)| ScopedSubsystem { scope, has_connections: subsystem.tls_mode.is_some() })
-            .collect();
-        let (listeners, sets) = ListenerTable::build(&scopes, listeners);
+        let (listeners, sets) = ListenerTable::build(subsystems, listeners);
+        let before_sets = before.map(|before| &before.sets[..]).unwrap_or_default();
         let sets = sets.into_ordered();
-        let server_names = sets.iter().map(|set| ServerNameTable::compile(subsystems, set, conflicts)).collect();
-        let claims: Vec<HostClaims<'_>> = sets.iter().map(|set| claim_prefixes(subsystems, set, conflicts)).collect();
-        let routers = subsystems.iter().map(|(subsystem, _)| {
-            path_table::report_equal_matches(&[subsystem], conflicts);
-            Some(MethodRouters::compile(subsystem, conflicts))
-        });
-        let mut routers: Vec<_> = routers.collect();
-        let prefixes = claims.iter().flat_map(HashMap::values);
-        let groups: BTreeSet<&[usize]> = prefixes.flat_map(HashMap::values).map(Vec::as_slice).collect();
-        let positions: HashMap<&[usize], usize> = groups.iter().enumerate().map(|(at, group)| (*group, at)).collect();
-        let tables = groups.iter().map(|group| {
-            let members: Vec<_> = group.iter().map(|index| &subsystems[*index].0).collect();
-            path_table::report_equal_matches(&members, conflicts);
-            let routers = if members.len() == 1 { routers[group[0]].take() } else { None };
-            let commands = PathTable::compile(&members, routers);
-            PrefixTable { subsystems: group.to_vec(), commands }
-        });
-        let tables = tables.collect();
-        let sets = claims.iter().map(|claims| build_hosts(claims, &positions)).collect();
-        let scopes = subsystems.iter().map(|(_, scope)| sorted(scope)).collect();
-        Self { listeners, sets, server_names, tables, scopes }
+        let drafts = sets.iter().enumerate();
+        let drafts = drafts.map(|(at, set)| SetDraft::new(subsystems, set, before_sets.get(at), conflicts));
+        let drafts: Vec<_> = drafts.collect();
+        let mut routers = check_new_subsystems(subsystems, before, conflicts);
+        let groups: BTreeSet<&Vec<usize>> = drafts.iter().flat_map(SetDraft::groups).map(|(.., group)| group).collect();
+        let mut tables = GroupTables::default();
+        for draft in &drafts {
+            draft.find_known_tables(subsystems, &mut tables);
+        }
+        for group in groups {
+            if !tables.contains_key(group) {
+                tables.insert(group.clone(), compile_table(subsystems, group, &mut routers, conflicts));
+            }
+        }
+        let sets = drafts.into_iter().map(|draft| draft.compile(&tables)).collect();
+        Self { listeners, sets, subsystems: Arc::clone(subsystems) }
     }
 
     /// What becomes of a TLS connection to a listener that names this server, or none.
-    pub(crate) fn find_connection<'a>(
-        &self,
-        subsystems: &'a [Arc<Subsystem>],
-        listener: &Name,
-        server_name: Option<&str>,
-    ) -> ConnectionMatch<'a> {
+    pub(crate) fn find_connection(&self, listener: &Name, server_name: Option<&str>) -> ConnectionMatch<'_> {
         let set = self.listeners.set_of(listener, server_name.unwrap_or_default());
-        self.server_names[set].find(subsystems, server_name)
+        self.sets[set].server_names.find(server_name)
     }
 
-    fn hosts_at(&self, request: &RouteRequest<'_>) -> &HostTable {
-        &self.sets[self.listeners.set_of(request.listener, request.host)]
+    fn hosts_at(&self, request: &RouteRequest<'_>) -> &HostTable<Arc<PrefixTable>> {
+        &self.sets[self.listeners.set_of(request.listener, request.host)].hosts
     }
 
-    pub(crate) fn find_route<'a>(
-        &'a self,
-        subsystems: &'a [Arc<Subsystem>],
-        request: &RouteRequest<'_>,
-    ) -> RouteMatch<'a> {
-        let found = self.hosts_at(request).visit_tables(request.host, request.path, |position, below| {
-            let table = &self.tables[position];
+    pub(crate) fn find_route(&self, request: &RouteRequest<'_>) -> RouteMatch<'_> {
+        let found = self.hosts_at(request).visit_values(request.host, request.path, |table, below| {
             if let Some(place) = table.commands.find(request, below) {
-                let subsystem = &subsystems[place.subsystem];
+                let subsystem = &table.subsystems[place.subsystem];
                 let command = &subsystem.commands[place.command];
                 if command.is_refused {
                     return ControlFlow::Break(RouteMatch::NoCommand { subsystem });
                 }
                 return ControlFlow::Break(RouteMatch::Command { subsystem, command, matched: Some(place.position) });
             }
-            let subsystem = &subsystems[table.subsystems[0]];
+            let subsystem = &table.subsystems[0];
             match &subsystem.other {
                 Some(command) => ControlFlow::Break(RouteMatch::Command { subsystem, command, matched: None }),
                 None if subsystem.passes_on => ControlFlow::Continue(()),
@@ -164,12 +180,11 @@ impl RouteTable {
     }
 
     /// The methods that commands name which accept the request otherwise, in byte order.
-    pub(crate) fn methods_at(&self, subsystems: &[Arc<Subsystem>], request: &RouteRequest<'_>) -> Vec<&str> {
+    pub(crate) fn methods_at(&self, request: &RouteRequest<'_>) -> Vec<&str> {
         let mut methods = Vec::new();
-        self.hosts_at(request).visit_tables(request.host, request.path, |position, below| {
-            let table = &self.tables[position];
+        self.hosts_at(request).visit_values(request.host, request.path, |table, below| {
             table.commands.add_methods(request, below, &mut methods);
-            match subsystems[table.subsystems[0]].passes_on {
+            match table.subsystems[0].passes_on {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
             }
@@ -180,71 +195,170 @@ impl RouteTable {
     }
 
     /// The subsystems whose commands may be those of a request, the most specific first.
-    pub(crate) fn subsystems_at<'a>(
-        &self,
-        subsystems: &'a [Arc<Subsystem>],
-        request: &RouteRequest<'_>,
-    ) -> Vec<&'a Arc<Subsystem>> {
+    pub(crate) fn subsystems_at(&self, request: &RouteRequest<'_>) -> Vec<&Arc<Subsystem>> {
         let mut found = Vec::new();
-        self.hosts_at(request).visit_tables(request.host, request.path, |position, _| {
-            found.extend(self.tables[position].subsystems.iter().map(|index| &subsystems[*index]));
-            match found.last().is_some_and(|subsystem| subsystem.passes_on) {
+        self.hosts_at(request).visit_values(request.host, request.path, |table, _| {
+            found.extend(&table.subsystems);
+            match found.last().is_some_and(|subsystem: &&Arc<Subsystem>| subsystem.passes_on) {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
             }
         });
         found
     }
+}
 
-    /// The hosts of the subsystem with this index, lower case and in byte order; empty means any host.
-    pub(crate) fn hosts_of(&self, subsystem: usize) -> Vec<&str> {
-        self.scopes[subsystem].hosts.iter().map(String::as_str).collect()
+impl<'a> SetDraft<'a> {
+    /// A draft of a set. Of equal claims, all but the first are conflicts.
+    fn new(
+        subsystems: &'a [Arc<Subsystem>],
+        set: &RouteSet,
+        before: Option<&'a Arc<VisibleRoutes>>,
+        conflicts: &mut Vec<PolicyConflict>,
+    ) -> Self {
+        let server_names = ServerNameTable::compile(subsystems, set, conflicts);
+        let of_requests = |index: &usize| subsystems[*index].tls_mode.is_none() && !set.has_no_http;
+        let positions: Vec<usize> = set.members.iter().copied().filter(of_requests).collect();
+        let members: Vec<_> = positions.iter().map(|index| Arc::clone(&subsystems[*index])).collect();
+        let changes = ListChanges::between(before.map(|before| &before.members[..]).unwrap_or_default(), &members);
+        let changed = ChangedHosts::new(&changes);
+        let claims = claim_prefixes(subsystems, (&positions, &changed), conflicts);
+        Self { before, members, changed, claims, server_names }
     }
 
-    /// The listeners and hosts of the subsystem with this index; both lists in order.
-    pub(crate) fn scope_of(&self, subsystem: usize) -> &RouteScope {
-        &self.scopes[subsystem]
+    /// The groups of subsystems, each with a host and a prefix that it claims.
+    fn groups(&self) -> impl Iterator<Item = (Option<&'a str>, &'a str, &Vec<usize>)> {
+        let prefixes = self.claims.iter();
+        prefixes.flat_map(|(host, prefixes)| prefixes.iter().map(|(prefix, group)| (*host, *prefix, group)))
+    }
+
+    /// Finds the groups that have claimed the same host and prefix before.
+    fn find_known_tables(&self, subsystems: &[Arc<Subsystem>], tables: &mut GroupTables) {
+        let Some(before) = self.before else { return };
+        for (host, prefix, group) in self.groups() {
+            let known = before.hosts.value_at(host, prefix).filter(|known| known.is_of(subsystems, group));
+            if let Some(known) = known {
+                tables.insert(group.clone(), Arc::clone(known));
+            }
+        }
+    }
+
+    /// Compiles the set with the tables of all its groups.
+    fn compile(self, tables: &GroupTables) -> Arc<VisibleRoutes> {
+        let Self { before, members, changed, claims, server_names } = self;
+        if let Some(before) =
+            before.filter(|before| changed.is_empty() && server_names.is_as_empty_as(&before.server_names))
+        {
+            return Arc::clone(before);
+        }
+        let removed = changed.hosts().filter(|host| !claims.contains_key(host)).map(|host| (host, Vec::new()));
+        let table_of = |group: &Vec<usize>| tables.get(group).map(Arc::clone);
+        let changes = claims.iter().map(|(host, prefixes)| {
+            let prefixes = prefixes.iter().filter_map(|(prefix, group)| Some((*prefix, table_of(group)?)));
+            (*host, prefixes.collect())
+        });
+        let changes = changes.chain(removed);
+        let hosts = match before {
+            Some(before) => before.hosts.with_changes(changes),
+            None => HostTable::build(changes),
+        };
+        Arc::new(VisibleRoutes { members, hosts, server_names })
     }
 }
 
-fn build_hosts(claims: &HostClaims<'_>, positions: &HashMap<&[usize], usize>) -> HostTable {
-    HostTable::build(claims.iter().map(|(host, prefixes)| {
-        let prefixes = prefixes.iter().map(|(prefix, group)| ((*prefix).to_owned(), positions[group.as_slice()]));
-        (host.map(str::to_owned), prefixes.collect())
-    }))
+impl ChangedHosts {
+    fn new(changes: &ListChanges<'_, Subsystem>) -> Self {
+        let mut changed = Self::default();
+        for host in changes.all().flat_map(|subsystem| subsystem.scope.claimed_hosts()) {
+            match host {
+                Some(host) if changed.names.contains(host) => {}
+                Some(host) => drop(changed.names.insert(host.to_owned())),
+                None => changed.any_host = true,
+            }
+        }
+        changed
+    }
+
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && !self.any_host
+    }
+
+    fn contains(&self, host: Option<&str>) -> bool {
+        host.map_or(self.any_host, |host| self.names.contains(host))
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = Option<&str>> {
+        let any = self.any_host.then_some(None);
+        self.names.iter().map(|host| Some(host.as_str())).chain(any)
+    }
 }
 
-/// The subsystems of each host and prefix among those of a set. Only subsystems that pass unnamed requests on may share
-/// a prefix.
+impl PrefixTable {
+    /// Whether these are the subsystems of the table, by their positions.
+    fn is_of(&self, subsystems: &[Arc<Subsystem>], group: &[usize]) -> bool {
+        let same = |(known, position): (&Arc<Subsystem>, &usize)| Arc::ptr_eq(known, &subsystems[*position]);
+        self.subsystems.len() == group.len() && self.subsystems.iter().zip(group).all(same)
+    }
+}
+
+/// Checks the subsystems that the routes before do not have. Also returns their routers, by their positions.
+fn check_new_subsystems(
+    subsystems: &[Arc<Subsystem>],
+    before: Option<&RouteTable>,
+    conflicts: &mut Vec<PolicyConflict>,
+) -> HashMap<usize, MethodRouters, RandomState> {
+    let before = before.map(|before| &before.subsystems[..]).unwrap_or_default();
+    let added = ListChanges::between(before, subsystems).added;
+    let added: HashSet<*const Subsystem, RandomState> = added.into_iter().map(Arc::as_ptr).collect();
+    let new = subsystems.iter().enumerate().filter(|(_, subsystem)| added.contains(&Arc::as_ptr(subsystem)));
+    new.map(|(position, subsystem)| (position, path_table::check_subsystem((position, subsystem), conflicts))).collect()
+}
+
+fn compile_table(
+    subsystems: &[Arc<Subsystem>],
+    group: &[usize],
+    routers: &mut HashMap<usize, MethodRouters, RandomState>,
+    conflicts: &mut Vec<PolicyConflict>,
+) -> Arc<PrefixTable> {
+    let placed: Vec<_> = group.iter().map(|index| (*index, &subsystems[*index])).collect();
+    let routers = match group {
+        [only] => routers.remove(only), // it is checked
+        _ => {
+            path_table::report_equal_matches(&placed, conflicts);
+            None
+        }
+    };
+    let members: Vec<_> = placed.into_iter().map(|(_, subsystem)| Arc::clone(subsystem)).collect();
+    let commands = PathTable::compile(&members, routers);
+    Arc::new(PrefixTable { subsystems: members, commands })
+}
+
+/// The subsystems of each changed host and prefix, among those at these positions. Only subsystems that pass unnamed
+/// requests on may share a prefix: of others, all but the first are conflicts.
 fn claim_prefixes<'a>(
-    subsystems: &'a [(Arc<Subsystem>, RouteScope)],
-    set: &RouteSet,
+    subsystems: &'a [Arc<Subsystem>],
+    (positions, changed): (&[usize], &ChangedHosts),
     conflicts: &mut Vec<PolicyConflict>,
 ) -> HostClaims<'a> {
-    let mut claims = HostClaims::new();
-    let of_requests = |one: &Subsystem| one.tls_mode.is_none() && !set.has_no_http;
-    let of_requests = set.members.iter().map(|index| &subsystems[*index]).filter(|(one, _)| of_requests(one));
-    for (subsystem, scope) in of_requests {
-        for host in scope.claimed_hosts() {
+    let mut claims = HostClaims::default();
+    if changed.is_empty() {
+        return claims;
+    }
+    for index in positions {
+        let subsystem = &subsystems[*index];
+        for host in subsystem.scope.claimed_hosts().filter(|host| changed.contains(*host)) {
             let holders = claims.entry(host).or_default().entry(subsystem.prefix.as_str()).or_default();
             match holders.first() {
-                Some(with) if !(subsystem.passes_on && subsystems[*with].0.passes_on) => {
+                Some(with) if !(subsystem.passes_on && subsystems[*with].passes_on) => {
                     let host = host.map(str::to_owned);
-                    let conflict = PolicyConflict::SameSubsystemPath { subsystem: subsystem.index, with: *with, host };
+                    let conflict = PolicyConflict::SameSubsystemPath { subsystem: *index, with: *with, host };
                     if !conflicts.contains(&conflict) {
                         conflicts.push(conflict); // once, although several listeners see both
                     }
                 }
-                _ => holders.push(subsystem.index),
+                _ => holders.push(*index),
             }
         }
     }
     claims
-}
-
-fn sorted(scope: &RouteScope) -> RouteScope {
-    let mut scope = scope.clone();
-    scope.hosts.sort();
-    scope.listeners.sort();
-    scope
 }

@@ -4,17 +4,19 @@ use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::model::{CallerId, Name, RateLimit, TrafficLimits};
 
 use super::backend::Backend;
-use super::command_backends::CommandBackends;
-use super::grant::GrantTable;
-use super::route::{RouteScope, RouteTable};
-use super::subsystem::{Command, DepartmentPolicy, GrantRule, Subsystem};
+use super::grant::{GrantOrigin, GrantTable};
+use super::route::RouteTable;
+use super::subsystem::{Command, DepartmentPolicy, Subsystem};
 
 /// The compiled configuration: everything that the data path needs. Made once per configuration, then immutable.
 ///
-/// A clone shares everything that is proportional to the size of the configuration, but for the list of backends.
+/// A clone shares everything that is proportional to the size of the configuration, but for the list of backends. The
+/// snapshot of another configuration shares the parts that are the same.
 #[derive(Clone, Debug)]
 pub struct PolicySnapshot {
     /// The first 12 hex digits of the document's SHA-256. Identifies the configuration in metrics and `/config`.
@@ -27,6 +29,8 @@ pub struct PolicySnapshot {
     pub subsystems: Arc<[Arc<Subsystem>]>,
     /// All backends: those of the subsystems, then the others, both in the order of the document.
     pub backends: Vec<Arc<Backend>>,
+    /// The position of each backend in `backends`, by its number.
+    pub(crate) backend_positions: Arc<HashMap<u32, usize, RandomState>>,
     /// The department that claims each identity.
     pub(crate) callers: Arc<HashMap<CallerId, Arc<DepartmentPolicy>>>,
     /// The department of the callers without a certificate, by listener.
@@ -151,12 +155,12 @@ impl PolicySnapshot {
 
     /// The route of a request: see [`super::RouteMatch`].
     pub fn find_route(&self, request: &super::RouteRequest<'_>) -> super::RouteMatch<'_> {
-        self.routes.find_route(&self.subsystems, request)
+        self.routes.find_route(request)
     }
 
     /// What becomes of a TLS connection to a listener that names this server (SNI), or none.
     pub fn find_connection(&self, listener: &Name, server_name: Option<&str>) -> super::ConnectionMatch<'_> {
-        self.routes.find_connection(&self.subsystems, listener, server_name)
+        self.routes.find_connection(listener, server_name)
     }
 
     /// The department of a connection that is passed through: the owner of its subsystem, or the department of the
@@ -180,13 +184,13 @@ impl PolicySnapshot {
     /// The methods of the commands that accept a request but for its method, for a request to which
     /// [`PolicySnapshot::find_route`] finds no command. In byte order. Empty if there is no such command.
     pub fn methods_at(&self, request: &super::RouteRequest<'_>) -> Vec<&str> {
-        self.routes.methods_at(&self.subsystems, request)
+        self.routes.methods_at(request)
     }
 
     /// The subsystems whose commands may be those of a request, the most specific first: the last one is the only one
     /// without `otherCommands: next`.
     pub fn subsystems_at(&self, request: &super::RouteRequest<'_>) -> Vec<&Arc<Subsystem>> {
-        self.routes.subsystems_at(&self.subsystems, request)
+        self.routes.subsystems_at(request)
     }
 
     /// The grant for this department and command, with the rule that allows it; `None` if no rule does.
@@ -214,14 +218,13 @@ impl PolicySnapshot {
     }
 
     /// The rules that allow nothing beyond the rules before them, and set no limits.
-    pub fn unused_rules(&self) -> impl Iterator<Item = &GrantRule> {
+    pub fn unused_rules(&self) -> Vec<GrantOrigin<'_>> {
         self.grants.unused_rules()
     }
 
-    /// The hosts by which a subsystem of this snapshot is called, in lower case, wildcards as they are
-    /// written. Empty means any host.
-    pub fn hosts_of(&self, subsystem: &Subsystem) -> Vec<&str> {
-        self.routes.hosts_of(subsystem.index)
+    /// The backend with this number.
+    pub fn backend(&self, number: u32) -> Option<&Arc<Backend>> {
+        self.backends.get(*self.backend_positions.get(&number)?)
     }
 
     /// The port at which callers reach a listener, if it is known (`publicPort`).
@@ -229,25 +232,14 @@ impl PolicySnapshot {
         self.public_ports.get(listener).copied()
     }
 
-    /// The listeners and hosts by which a subsystem of this snapshot is called; both lists in order.
-    pub(crate) fn scope_of(&self, subsystem: &Subsystem) -> &RouteScope {
-        self.routes.scope_of(subsystem.index)
-    }
-
-    /// The number of commands with a weighted choice between backends: above each [`super::WeightedBackends::index`].
-    pub fn weighted_choices(&self) -> usize {
-        let commands = self.subsystems.iter().flat_map(|subsystem| subsystem.commands.iter().chain(&subsystem.other));
-        commands.filter(|command| matches!(command.backends, CommandBackends::Weighted(_))).count()
-    }
-
     /// The backends that no command forwards to and no mirror copies to, without those of the subsystems.
     pub fn unused_backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         let commands = self.subsystems.iter().flat_map(|subsystem| subsystem.commands.iter().chain(&subsystem.other));
         let used = commands.flat_map(|command| {
-            command.backends.indices().chain(command.mirrors().iter().map(|target| target.backend))
+            command.backends.numbers().chain(command.mirrors().iter().map(|target| target.backend))
         });
-        let used: HashSet<usize> = used.collect();
-        self.backends.iter().filter(move |backend| !backend.is_own && !used.contains(&backend.index))
+        let used: HashSet<u32> = used.collect();
+        self.backends.iter().filter(move |backend| !backend.is_own && !used.contains(&backend.number))
     }
 
     /// The number of granted pairs of a department and a command. It is the number of series that the ledger may count.
@@ -255,9 +247,9 @@ impl PolicySnapshot {
         self.grants.len()
     }
 
-    /// The rule behind a grant of this snapshot, as it was written.
-    pub fn grant_rule(&self, grant: &super::Grant) -> &GrantRule {
-        self.grants.rule(grant)
+    /// The rule behind a grant of this snapshot, as it was written; `None` if the grant is of another snapshot.
+    pub fn grant_origin(&self, grant: &super::Grant) -> Option<GrantOrigin<'_>> {
+        self.grants.origin(grant)
     }
 
     /// The default limit of a request body: 1 MiB, as in nginx.

@@ -2,7 +2,8 @@
 //!
 //! Guarantees:
 //! - Pure.
-//! - Costs a few lookups per department, caller, command and grant.
+//! - Costs a comparison of pointers for what both share, and a few lookups for each other department, caller, command
+//!   and grant.
 //! - Names are in the order of the documents.
 //!
 //! Leaves to others: certificates, and the settings that are read only at the start.
@@ -18,6 +19,7 @@ use super::backend::Backend;
 use super::command_backends::{BackendShare, CommandBackends, ShareEdits, ShareTarget};
 use super::command_shape::{CommandShape, MirrorTarget};
 use super::request_conditions::CommandMatch;
+use super::shared_list::ListChanges;
 use super::snapshot::PolicySnapshot;
 use super::subsystem::{Command, DepartmentPolicy, Subsystem};
 
@@ -88,10 +90,11 @@ impl SnapshotDifference {
 impl PolicySnapshot {
     /// The changes from this snapshot to `new`.
     pub fn difference(&self, new: &Self) -> SnapshotDifference {
-        let subsystems = subsystems(self, new);
+        let changes = ListChanges::between(&self.subsystems, &new.subsystems);
+        let subsystems = subsystems(&changes);
         SnapshotDifference {
             departments: departments(self, new),
-            commands: commands(self, new, &subsystems),
+            commands: commands((self, new), &changes, &subsystems),
             subsystems,
             backends: backends(self, new),
             grants: grants(self, new),
@@ -102,13 +105,13 @@ impl PolicySnapshot {
     fn departments_by_number(&self) -> HashMap<u32, &Arc<DepartmentPolicy>> {
         self.departments.iter().map(|policy| (policy.department.number, policy)).collect()
     }
-
-    fn subsystems_by_id(&self) -> HashMap<&Name, &Arc<Subsystem>> {
-        self.subsystems.iter().map(|subsystem| (&subsystem.id, subsystem)).collect()
-    }
 }
 
 fn departments(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
+    let has_same_claims = Arc::ptr_eq(&old.callers, &new.callers) && Arc::ptr_eq(&old.anonymous, &new.anonymous);
+    if has_same_claims && Arc::ptr_eq(&old.departments, &new.departments) {
+        return ItemChanges::default();
+    }
     let (before, after) = (old.departments_by_number(), new.departments_by_number());
     let (moved, heirs) = (moved_callers(old, new), find_successors(old, new, &after));
     let mut changes = ItemChanges::default();
@@ -199,46 +202,48 @@ fn differing_keys<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'stat
     keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
 }
 
-fn subsystems(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
-    let (before, after) = (old.subsystems_by_id(), new.subsystems_by_id());
+/// The subsystems by their ids.
+fn by_id<'a>(subsystems: &[&'a Arc<Subsystem>]) -> HashMap<&'a Name, &'a Arc<Subsystem>> {
+    subsystems.iter().map(|subsystem| (&subsystem.id, *subsystem)).collect()
+}
+
+fn subsystems(list: &ListChanges<'_, Subsystem>) -> ItemChanges {
+    let (before, after) = (by_id(&list.removed), by_id(&list.added));
     let is_new = |subsystem: &&Arc<Subsystem>| !before.contains_key(&subsystem.id);
     let mut free: HashMap<_, Vec<&Arc<Subsystem>>> = HashMap::new();
-    for subsystem in new.subsystems.iter().filter(is_new) {
-        free.entry(call_path(new, subsystem)).or_default().push(subsystem);
+    for subsystem in list.added.iter().copied().filter(is_new) {
+        free.entry(call_path(subsystem)).or_default().push(subsystem);
     }
     let mut changes = ItemChanges::default();
-    for subsystem in old.subsystems.iter() {
+    for subsystem in &list.removed {
         let id = subsystem.id.to_string();
         match after.get(&subsystem.id) {
-            Some(same) => changes.record_change(&id, &subsystem_keys((old, subsystem), (new, same))),
-            None => match free.get_mut(&call_path(old, subsystem)).and_then(Vec::pop) {
+            Some(same) => changes.record_change(&id, &subsystem_keys(subsystem, same)),
+            None => match free.get_mut(&call_path(subsystem)).and_then(Vec::pop) {
                 Some(heir) => changes.renamed.push((id, heir.id.to_string())),
                 None => changes.removed.push(RemovedItem { id, successor: None }),
             },
         }
     }
     let added: HashSet<&Name> = free.values().flatten().map(|subsystem| &subsystem.id).collect();
-    let added = new.subsystems.iter().filter(|subsystem| added.contains(&subsystem.id));
+    let added = list.added.iter().filter(|subsystem| added.contains(&subsystem.id));
     changes.added = added.map(|subsystem| subsystem.id.to_string()).collect();
     changes
 }
 
 /// The calling path of a subsystem: its hosts and its prefix. Only subsystems with `otherCommands: next` share one.
-fn call_path<'a>(snapshot: &'a PolicySnapshot, subsystem: &'a Subsystem) -> (Vec<&'a str>, &'a str) {
-    (snapshot.routes.hosts_of(subsystem.index), subsystem.prefix.as_str())
+fn call_path(subsystem: &Subsystem) -> (&[String], &str) {
+    (&subsystem.scope.hosts, &subsystem.prefix)
 }
 
 fn owner_of(subsystem: &Subsystem) -> Option<u32> {
     subsystem.owner.as_ref().map(|owner| owner.department.number)
 }
 
-fn subsystem_keys(
-    (old, one): (&PolicySnapshot, &Subsystem),
-    (new, other): (&PolicySnapshot, &Subsystem),
-) -> Vec<&'static str> {
+fn subsystem_keys(one: &Subsystem, other: &Subsystem) -> Vec<&'static str> {
     let mut keys = differing_keys([
-        ("hosts", call_path(old, one).0 != call_path(new, other).0),
-        ("listeners", old.scope_of(one).listeners != new.scope_of(other).listeners),
+        ("hosts", one.scope.hosts != other.scope.hosts),
+        ("listeners", one.scope.listeners != other.scope.listeners),
         ("path", one.prefix != other.prefix),
         ("keepPath", one.keep_path != other.keep_path),
         ("tlsMode", one.tls_mode != other.tls_mode),
@@ -261,10 +266,9 @@ fn backends(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
     let (before, after) = (named_backends(old), named_backends(new));
     let mut changes = ItemChanges::default();
     for backend in old.backends.iter().filter(|backend| !backend.is_own) {
-        let id = backend.id.to_string();
         match after.get(&backend.id) {
-            Some(same) => changes.record_change(&id, &backend_keys(backend, same)),
-            None => changes.removed.push(RemovedItem { id, successor: None }),
+            Some(same) => changes.record_change(backend.id.as_str(), &backend_keys(backend, same)),
+            None => changes.removed.push(RemovedItem { id: backend.id.to_string(), successor: None }),
         }
     }
     let added = new.backends.iter().filter(|backend| !backend.is_own && !before.contains_key(&backend.id));
@@ -296,13 +300,17 @@ fn lists_other_upstreams(one: &Backend, other: &Backend) -> bool {
 }
 
 /// The commands of the subsystems that stay or are renamed.
-fn commands(old: &PolicySnapshot, new: &PolicySnapshot, subsystems: &ItemChanges) -> ItemChanges {
+fn commands(
+    (old, new): (&PolicySnapshot, &PolicySnapshot),
+    list: &ListChanges<'_, Subsystem>,
+    subsystems: &ItemChanges,
+) -> ItemChanges {
     let renamed: HashMap<&str, &str> =
         subsystems.renamed.iter().map(|(old, new)| (old.as_str(), new.as_str())).collect();
     let after: HashMap<&str, &Arc<Subsystem>> =
-        new.subsystems.iter().map(|subsystem| (subsystem.id.as_str(), subsystem)).collect();
+        list.added.iter().map(|subsystem| (subsystem.id.as_str(), *subsystem)).collect();
     let mut changes = ItemChanges::default();
-    for subsystem in old.subsystems.iter() {
+    for subsystem in &list.removed {
         let id = subsystem.id.as_str();
         if let Some(same) = after.get(renamed.get(id).copied().unwrap_or(id)) {
             commands_of((old, subsystem), (new, same), &mut changes);
@@ -367,14 +375,14 @@ fn command_keys(
 fn shares_of<'a>(snapshot: &'a PolicySnapshot, command: &Command) -> Vec<ComparedShare<'a>> {
     let own = &command.key.subsystem;
     let place = |target| match target {
-        ShareTarget::Backend(index) => {
-            (snapshot.backends.get(index).map(|backend| &backend.id).filter(|id| *id != own), None)
+        ShareTarget::Backend(number) => {
+            (snapshot.backend(number).map(|backend| &backend.id).filter(|id| *id != own), None)
         }
         ShareTarget::Status(status) => (None, Some(status)),
     };
     match &command.backends {
         CommandBackends::None => Vec::new(),
-        CommandBackends::One(index) => vec![(place(ShareTarget::Backend(*index)), 1, None)],
+        CommandBackends::One(number) => vec![(place(ShareTarget::Backend(*number)), 1, None)],
         CommandBackends::Weighted(weighted) => {
             let share = |share: &BackendShare| (place(share.target), share.weight, share.edits.clone());
             weighted.shares.iter().map(share).collect()
@@ -394,7 +402,7 @@ fn shape_keys(
         };
     };
     let mirrors = |snapshot: &PolicySnapshot, shape: &CommandShape| -> Vec<_> {
-        let id = |target: &MirrorTarget| snapshot.backends.get(target.backend).map(|mirror| mirror.id.clone());
+        let id = |target: &MirrorTarget| snapshot.backend(target.backend).map(|mirror| mirror.id.clone());
         shape.mirrors.iter().map(|target| (id(target), target.fraction)).collect()
     };
     differing_keys([
@@ -408,13 +416,13 @@ fn shape_keys(
 }
 
 fn grants(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
-    let (before, after) = (old.grants.allowed_pairs(), new.grants.allowed_pairs());
+    let (before, after) = (old.grants.pairs_beside(&new.grants), new.grants.pairs_beside(&old.grants));
     let added = named_pairs(new, after.difference(&before).copied().collect()).into_iter().collect();
     let removed = named_pairs(old, before.difference(&after).copied().collect());
     let removed = removed.into_iter().map(|id| RemovedItem { id, successor: None }).collect();
-    let limited = |snapshot: &PolicySnapshot| snapshot.grants.limited_pairs().collect::<HashMap<_, _>>();
-    let (limits_before, limits_after) = (limited(old), limited(new));
-    let is_changed = |pair: &&(u32, u32)| before.contains(pair) && limits_before.get(pair) != limits_after.get(pair);
+    let has_other_limits =
+        |(department, command)| old.granted_limits(department, command) != new.granted_limits(department, command);
+    let is_changed = |pair: &&(u32, u32)| before.contains(pair) && has_other_limits(**pair);
     let mut changes = ItemChanges { added, removed, ..ItemChanges::default() };
     for id in named_pairs(new, after.iter().filter(is_changed).copied().collect()) {
         changes.record_change(&id, &["limits"]);
@@ -429,7 +437,9 @@ fn named_pairs(snapshot: &PolicySnapshot, mut pairs: Vec<(u32, u32)>) -> Vec<Str
     }
     pairs.sort_unstable(); // numbers follow the order of the documents
     let departments = snapshot.departments_by_number();
+    let wanted: HashSet<u32> = pairs.iter().map(|(_, command)| *command).collect();
     let commands = snapshot.subsystems.iter().flat_map(|subsystem| subsystem.commands.iter().chain(&subsystem.other));
+    let commands = commands.filter(|command| wanted.contains(&command.key.number));
     let commands: HashMap<u32, &Arc<Command>> = commands.map(|command| (command.key.number, command)).collect();
     let named = |(department, command): (u32, u32)| {
         let (department, key) = (departments.get(&department)?, &commands.get(&command)?.key);

@@ -1,6 +1,8 @@
 //! Subsystems with their commands, and departments: plain values of a snapshot.
 //!
-//! Guarantees: immutable.
+//! Guarantees:
+//! - Immutable.
+//! - No value depends on its position in the document: a snapshot shares all that is the same with the one before it.
 //!
 //! Leaves to others:
 //! - routing of a request to a command: `route`;
@@ -54,8 +56,8 @@ impl DepartmentPolicy {
 pub struct Subsystem {
     /// Its id.
     pub id: Name,
-    /// The position among the subsystems of this snapshot; unique.
-    pub index: usize,
+    /// The listeners and hosts by which it is called; both lists in order.
+    pub scope: RouteScope,
     /// The prefix of its paths: empty, or starting with `/` and without a trailing slash.
     pub prefix: String,
     /// Whether the forwarded path keeps the prefix.
@@ -79,6 +81,39 @@ pub struct Subsystem {
     pub owner: Option<Arc<DepartmentPolicy>>,
     /// The key under which refusals of unnamed requests are counted.
     pub unknown: CommandKey,
+}
+
+/// The listeners and hosts by which a subsystem is called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteScope {
+    /// Names, `*.suffix` or `**.suffix`, in lower case and in byte order; empty for any host.
+    pub hosts: Vec<String>,
+    /// The places at which the subsystem is called, in order; empty for all listeners.
+    pub listeners: Vec<ListenerScope>,
+}
+
+impl RouteScope {
+    /// The scope of these hosts and listeners.
+    pub fn new(mut hosts: Vec<String>, mut listeners: Vec<ListenerScope>) -> Self {
+        hosts.sort();
+        listeners.sort();
+        Self { hosts, listeners }
+    }
+
+    /// The hosts; `None` for any.
+    pub(crate) fn claimed_hosts(&self) -> impl Iterator<Item = Option<&str>> {
+        let any = self.hosts.is_empty().then_some(None);
+        self.hosts.iter().map(|host| Some(host.as_str())).chain(any)
+    }
+}
+
+/// A listener, or one of its virtual hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerScope {
+    /// The listener.
+    pub listener: Name,
+    /// The virtual host; `None` for the whole listener.
+    pub virtual_host: Option<Name>,
 }
 
 /// How TLS connections are forwarded (Gateway API, `TLSModeType`).
@@ -114,8 +149,8 @@ pub enum Durability {
 pub struct Command {
     /// The command's identity.
     pub key: CommandKey,
-    /// The position among all commands of this snapshot; unique.
-    pub index: usize,
+    /// The number of its subsystem; see [`Subsystem::number`].
+    pub subsystem: u32,
     /// The value of `X-Tallygate-Command`: `subsystem/command`.
     pub header: HeaderValue,
     /// The requests that are this command: any of these; empty for `other` commands.
@@ -160,17 +195,6 @@ impl SourceRanges {
     }
 }
 
-/// A rule of `grants` as written, for `explain`.
-#[derive(Clone, Debug)]
-pub struct GrantRule {
-    /// Its position in the document.
-    pub index: usize,
-    /// The glob that matched.
-    pub pattern: String,
-    /// Whether it sets limits.
-    pub has_limits: bool,
-}
-
 impl Command {
     /// The CORS policy of the command.
     pub fn cors(&self) -> Option<&Arc<CorsPolicy>> {
@@ -208,6 +232,11 @@ impl Command {
 }
 
 impl Subsystem {
+    /// The number of its id: the same in every snapshot, and different from that of every other subsystem.
+    pub fn number(&self) -> u32 {
+        self.unknown.number
+    }
+
     /// The path and query below this subsystem's prefix; its first '/' may be missing.
     pub fn path_below<'t>(&self, target: &'t str) -> &'t str {
         target.strip_prefix(self.prefix.as_str()).unwrap_or(target)

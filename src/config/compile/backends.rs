@@ -1,13 +1,19 @@
 //! Compiles the groups of servers: those of the subsystems, and `backends`.
 
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::document::{ConfigDocument, EndpointsDocument, ServerGroup, ServerTimeouts, SubsystemDocument};
-use crate::model::Name;
+use foldhash::fast::RandomState;
+
+use crate::config::document::{
+    BackendDocument, ConfigDocument, EndpointsDocument, ServerGroup, ServerTimeouts, SubsystemDocument,
+};
+use crate::model::{Name, NameInterner};
 use crate::policy::{Backend, BackendTimeouts, EndpointDiscovery, UpstreamProtocol};
 
+use super::compile_context::{BackendParts, PartList, PartSearch};
 use super::doc_path::DocPath;
 use super::values::nonzero_duration_or;
 use super::{scalars, upstreams};
@@ -17,60 +23,130 @@ const PROTOCOL_KEYWORDS: [(&str, UpstreamProtocol); 3] =
 
 /// All backends of a document.
 #[derive(Debug, Default)]
-pub(crate) struct CompiledBackends {
-    /// The backends by their index.
+pub(crate) struct CompiledBackends<'a> {
+    /// The backends: those of the subsystems, then the others, both in the order of the document.
     pub(crate) all: Vec<Arc<Backend>>,
-    /// The index of each backend, by its id as written.
-    by_id: HashMap<String, usize>,
+    /// The position of each backend, by its id as written.
+    by_id: HashMap<&'a str, usize, RandomState>,
+    /// The position of each backend, by its number.
+    by_number: HashMap<u32, usize, RandomState>,
+    /// The backends that were found since the last call of [`Self::take_found`].
+    found: RefCell<Vec<Arc<Backend>>>,
 }
 
-impl CompiledBackends {
-    /// The backend with this id.
+impl<'a> CompiledBackends<'a> {
+    /// The backend with this id. What is compiled from it depends on it.
     pub(crate) fn find(&self, id: &str) -> Option<&Arc<Backend>> {
-        self.all.get(*self.by_id.get(id)?)
+        let backend = self.all.get(*self.by_id.get(id)?)?;
+        self.found.borrow_mut().push(Arc::clone(backend));
+        Some(backend)
     }
 
-    fn add(&mut self, id: &str, backend: Backend) {
-        self.by_id.entry(id.to_owned()).or_insert(backend.index);
-        self.all.push(Arc::new(backend));
+    /// The backends that were found since the last call.
+    pub(crate) fn take_found(&self) -> Vec<Arc<Backend>> {
+        self.found.take()
+    }
+
+    /// The backend with this number.
+    pub(crate) fn with_number(&self, number: u32) -> Option<&Arc<Backend>> {
+        self.all.get(*self.by_number.get(&number)?)
+    }
+
+    fn add(&mut self, id: &'a str, backend: Arc<Backend>) {
+        let position = self.all.len();
+        self.by_id.entry(id).or_insert(position);
+        self.by_number.entry(backend.number).or_insert(position);
+        self.all.push(backend);
     }
 }
 
-/// Compiles the servers of the subsystems, then `backends`, for this number of workers.
-pub(crate) fn compile_backends(document: &ConfigDocument, workers: usize, root: &DocPath<'_>) -> CompiledBackends {
-    let mut compiled = CompiledBackends::default();
-    for (index, written) in document.subsystems.iter().enumerate() {
-        let place = root.key("subsystems").item(index);
-        if written.upstreams.is_empty() {
-            continue;
-        }
-        let backend =
-            Backend { is_own: true, ..compile_servers(written.servers(), compiled.all.len(), workers, &place) };
+/// Compiles the servers of the subsystems, then `backends`, for this number of workers. Those of `before` are used
+/// again where their documents are the same.
+pub(crate) fn compile_backends<'a, T>(
+    document: &'a ConfigDocument,
+    (workers, numbers): (usize, &NameInterner),
+    before: Option<(&BackendParts, &PartList<SubsystemDocument, T>)>,
+    root: &DocPath<'_>,
+) -> (CompiledBackends<'a>, BackendParts) {
+    let (mut compiled, mut parts) = (CompiledBackends::default(), BackendParts::default());
+    let mut search = PartSearch::new(before.map(|(backends, _)| &backends.own));
+    for (index, written) in document.subsystems.iter().enumerate().filter(|(_, written)| !written.upstreams.is_empty())
+    {
+        let backend = search.find(written).map(Arc::clone).unwrap_or_else(|| {
+            let place = root.key("subsystems").item(index);
+            Arc::new(Backend { is_own: true, ..compile_servers(written.servers(), (workers, numbers), &place) })
+        });
+        parts.own.push(written, Arc::clone(&backend));
         compiled.add(&written.id, backend);
     }
-    let places: HashMap<&str, usize> =
-        document.subsystems.iter().enumerate().map(|(index, written)| (written.id.as_str(), index)).collect();
-    let mut named: HashMap<&str, usize> = HashMap::new();
+    if document.backends.is_empty() {
+        return (compiled, parts);
+    }
+    let subsystems = SubsystemPlaces::new(document, before.map(|(_, subsystems)| subsystems));
+    let mut named: HashMap<&str, usize, RandomState> = HashMap::default();
+    let mut search = PartSearch::new(before.map(|(backends, _)| &backends.named));
     for (index, written) in document.backends.iter().enumerate() {
-        let place = root.key("backends").item(index);
-        place.key("id").parse_name(&written.id);
-        if let Some(subsystem) = places.get(written.id.as_str()) {
+        let known = search.find(written).map(Arc::clone);
+        let subsystem = subsystems.find(&written.id, known.is_none());
+        let backend = known.unwrap_or_else(|| {
+            Arc::new(compile_backend(written, (workers, numbers), &root.key("backends").item(index)))
+        });
+        if let Some(subsystem) = subsystem {
+            let place = root.key("backends").item(index);
             let message = format!("{:?} is the id of a subsystem; ids of backends and subsystems differ", written.id);
-            place.key("id").problem_beside(message, &root.key("subsystems").item(*subsystem).key("id"));
+            place.key("id").problem_beside(message, &root.key("subsystems").item(subsystem).key("id"));
         }
         if let Some(first) = named.insert(&written.id, index) {
+            let place = root.key("backends").item(index);
             let message = format!("{:?} is the id of two backends", written.id);
             place.key("id").problem_beside(message, &root.key("backends").item(first).key("id"));
         }
-        if written.upstreams.is_none() && written.endpoints.is_none() {
-            place.key("upstreams").problem_with_hint("is missing", "write [] for a backend without servers");
-        }
-        compiled.add(&written.id, compile_servers(written.servers(), compiled.all.len(), workers, &place));
+        parts.named.push(written, Arc::clone(&backend));
+        compiled.add(&written.id, backend);
     }
-    compiled
+    (compiled, parts)
 }
 
-fn compile_servers(written: ServerGroup<'_>, index: usize, workers: usize, place: &DocPath<'_>) -> Backend {
+/// The positions of the subsystems, by their ids.
+struct SubsystemPlaces<'a> {
+    document: &'a ConfigDocument,
+    all: OnceCell<HashMap<&'a str, usize, RandomState>>,
+    /// Those that the document before does not have.
+    new: HashMap<&'a str, usize, RandomState>,
+}
+
+impl<'a> SubsystemPlaces<'a> {
+    fn new<T>(document: &'a ConfigDocument, before: Option<&PartList<SubsystemDocument, T>>) -> Self {
+        let mut search = PartSearch::new(before);
+        let placed = document.subsystems.iter().enumerate();
+        let new = placed.filter(|(_, written)| search.find(written).is_none());
+        Self { document, all: OnceCell::new(), new: new.map(|(index, written)| (written.id.as_str(), index)).collect() }
+    }
+
+    /// The subsystem with the id of a backend. A backend and a subsystem of the document before have different ids.
+    fn find(&self, id: &str, is_new_backend: bool) -> Option<usize> {
+        let all = || {
+            let placed = self.document.subsystems.iter().enumerate();
+            placed.map(|(index, written)| (written.id.as_str(), index)).collect()
+        };
+        let places = if is_new_backend { self.all.get_or_init(all) } else { &self.new };
+        places.get(id).copied()
+    }
+}
+
+fn compile_backend(written: &BackendDocument, build: (usize, &NameInterner), place: &DocPath<'_>) -> Backend {
+    place.key("id").parse_name(&written.id);
+    if written.upstreams.is_none() && written.endpoints.is_none() {
+        place.key("upstreams").problem_with_hint("is missing", "write [] for a backend without servers");
+    }
+    compile_servers(written.servers(), build, place)
+}
+
+fn compile_servers(
+    written: ServerGroup<'_>,
+    (workers, numbers): (usize, &NameInterner),
+    place: &DocPath<'_>,
+) -> Backend {
     let protocol = scalars::parse_keyword(written.protocol.unwrap_or("http1"), &PROTOCOL_KEYWORDS);
     let protocol = place.key("protocol").value_or_problem(protocol).unwrap_or_default();
     if protocol == UpstreamProtocol::Tcp {
@@ -78,7 +154,7 @@ fn compile_servers(written: ServerGroup<'_>, index: usize, workers: usize, place
     }
     Backend {
         id: Name::parse(written.id).unwrap_or_else(|_| Name::unknown()),
-        index,
+        number: numbers.intern(&format!("b/{}", written.id)),
         is_own: false,
         upstreams: upstreams::compile_upstreams(written.upstreams, (workers, protocol), &place.key("upstreams")),
         discovery: written.endpoints.and_then(|endpoints| compile_endpoints(endpoints, &place.key("endpoints"))),

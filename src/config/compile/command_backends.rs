@@ -31,16 +31,14 @@ pub(crate) fn compile_command_backends(
     if let [BackendShare { target: ShareTarget::Backend(only), weight: 1.., edits: None }] = shares[..] {
         return CommandBackends::One(only);
     }
-    let index = context.next_choice_index;
-    context.next_choice_index += 1;
     let shares = shares.into_iter().map(|share| with_edits_of_command(share, shape)).collect();
-    CommandBackends::Weighted(Box::new(WeightedBackends::new(index, shares)))
+    CommandBackends::Weighted(Box::new(WeightedBackends::new(shares)))
 }
 
 /// Compiles the shares, with their own edits alone.
 pub(crate) fn compile_shares(
     written: &[BackendShareDocument],
-    backends: &CompiledBackends,
+    backends: &CompiledBackends<'_>,
     place: &DocPath<'_>,
 ) -> Vec<BackendShare> {
     if written.is_empty() {
@@ -55,7 +53,7 @@ pub(crate) fn compile_shares(
 
 fn compile_share(
     written: &BackendShareDocument,
-    backends: &CompiledBackends,
+    backends: &CompiledBackends<'_>,
     place: &DocPath<'_>,
 ) -> Option<BackendShare> {
     let weight = compile_weight(written.weight, &place.key("weight"));
@@ -72,10 +70,10 @@ fn compile_share(
     Some(BackendShare { target: target?, weight, edits })
 }
 
-/// The index of the backend with this id.
-pub(crate) fn find_backend(id: &str, backends: &CompiledBackends, place: &DocPath<'_>) -> Option<usize> {
+/// The number of the backend with this id.
+pub(crate) fn find_backend(id: &str, backends: &CompiledBackends<'_>, place: &DocPath<'_>) -> Option<u32> {
     match backends.find(id) {
-        Some(backend) => Some(backend.index),
+        Some(backend) => Some(backend.number),
         None => place.missing(format!("there is no backend {id:?}, and no subsystem of this id with upstreams")),
     }
 }
@@ -256,13 +254,13 @@ grants: []
     /// The backends of the command of `own`, as text.
     fn compiled(command: &str) -> String {
         let snapshot = compile_valid(&text(command, TO_A, "")).snapshot;
-        let id = |index: usize| snapshot.backends[index].id.to_string();
+        let id = |number: u32| snapshot.backend(number).expect("a backend").id.to_string();
         match &snapshot.subsystems[0].commands[0].backends {
             CommandBackends::None => "none".to_owned(),
-            CommandBackends::One(index) => id(*index),
+            CommandBackends::One(number) => id(*number),
             CommandBackends::Weighted(weighted) => {
                 let shares = weighted.shares.iter().map(|share| match share.target {
-                    ShareTarget::Backend(index) => format!("{}={}", id(index), share.weight),
+                    ShareTarget::Backend(number) => format!("{}={}", id(number), share.weight),
                     ShareTarget::Status(status) => format!("{}={}", status.as_u16(), share.weight),
                 });
                 shares.collect::<Vec<_>>().join(" ")
@@ -284,10 +282,8 @@ grants: []
             assert_eq!(compiled(command), backends, "{command}");
         }
         let default = compile_valid(&text("", TO_A, "")).snapshot;
-        assert!(
-            matches!(default.subsystems[1].commands[0].backends, CommandBackends::One(1)),
-            "the subsystem's default"
-        );
+        let CommandBackends::One(number) = default.subsystems[1].commands[0].backends else { panic!("one backend") };
+        assert_eq!(number, default.backends[1].number, "the subsystem's default");
         assert!(default.subsystems[1].backend.is_none() && default.subsystems[0].backend.is_some());
         let ids: Vec<_> = default.backends.iter().map(|backend| (backend.id.as_str(), backend.is_own)).collect();
         assert_eq!(ids, [("own", true), ("a", false), ("b", false), ("none", false)]);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::document::HeadersDocument;
+use crate::config::document::{HeadersDocument, SubsystemDocument};
 use crate::model::NameInterner;
 use crate::policy::{
     BackendShare, CommandShape, CommandTimeouts, CorsPolicy, Durability, FieldEdits, MirrorTarget, RedirectTarget,
@@ -19,24 +19,20 @@ pub(crate) struct CommandContext<'a> {
     pub(crate) name_interner: &'a NameInterner,
     /// The durability of commands that set none.
     pub(crate) durability: Durability,
-    /// The next [`Command::index`](crate::policy::Command::index).
-    pub(crate) next_command_index: usize,
     /// The settings of the current subsystem for all its commands.
     pub(crate) common: CommonShape,
     /// The timeouts of the current subsystem's commands that set none.
     pub(crate) timeouts: CommandTimeouts,
     /// All backends.
-    pub(crate) backends: &'a CompiledBackends,
-    /// The backend of the current subsystem's own servers.
-    pub(crate) own_backend: Option<usize>,
+    pub(crate) backends: &'a CompiledBackends<'a>,
+    /// The number of the backend of the current subsystem's own servers.
+    pub(crate) own_backend: Option<u32>,
     /// The backends of the current subsystem's commands that name none.
     pub(crate) default_shares: Option<Vec<BackendShare>>,
     /// Whether a command of the current subsystem needs servers of the subsystem, which has none.
     pub(crate) lacks_servers: bool,
-    /// The next [`WeightedBackends::index`](crate::policy::WeightedBackends::index).
-    pub(crate) next_choice_index: usize,
-    /// The ids of all subsystems, as written.
-    pub(crate) subsystem_ids: Vec<&'a str>,
+    /// All subsystems, as written.
+    pub(crate) subsystems: &'a [Arc<SubsystemDocument>],
 }
 
 /// The settings of a subsystem for all its commands.

@@ -245,9 +245,11 @@ fn compile_mirror(written: &MirrorDocument, context: &CommandContext<'_>, place:
     Some(MirrorTarget { backend: backend?, fraction: fraction? })
 }
 
-fn find_mirror_subsystem(id: &str, context: &CommandContext<'_>, place: &DocPath<'_>) -> Option<usize> {
-    match (context.subsystem_ids.contains(&id), context.backends.find(id)) {
-        (true, Some(backend)) => Some(backend.index),
+fn find_mirror_subsystem(id: &str, context: &CommandContext<'_>, place: &DocPath<'_>) -> Option<u32> {
+    // A subsystem with servers has a backend of its own: the backend that is found is enough to depend on.
+    let is_subsystem = context.subsystems.iter().any(|subsystem| subsystem.id == id);
+    match (is_subsystem, context.backends.find(id)) {
+        (true, Some(backend)) => Some(backend.number),
         (true, None) => place.missing(format!("the subsystem {id:?} has no upstreams")),
         (false, _) => place.missing(format!("there is no subsystem {id:?}")),
     }
@@ -291,10 +293,15 @@ mod tests {
 
     use super::*;
     use crate::config::test_fixtures::{compile_valid, config_text};
-    use crate::policy::Command;
+    use crate::policy::{Command, PolicySnapshot};
 
     /// A command with one setting.
     fn command(setting: &str) -> Arc<Command> {
+        Arc::clone(&snapshot(setting).subsystems[0].commands[0])
+    }
+
+    /// A configuration whose first command has one setting.
+    fn snapshot(setting: &str) -> Arc<PolicySnapshot> {
         let subsystem = |id: &str, command: &str| {
             format!(
                 "{{ id: {id}, path: /{id}, upstreams: [{{ url: \"http://127.0.0.1:1\" }}], commands: [{command}] }}"
@@ -308,28 +315,32 @@ mod tests {
              grants: []\n",
             subsystem("cameras", &command)
         ));
-        Arc::clone(&compile_valid(&text).snapshot.subsystems[0].commands[0])
+        compile_valid(&text).snapshot
     }
 
     #[test]
     fn mirrors_are_one_mapping_or_a_list() {
         for (written, mirrors) in [
-            ("{ subsystem: lab }", &[(1, 100, 100)][..]),
-            ("{ subsystem: trial, percent: 30 }", &[(2, 30, 100)]),
-            ("{ backend: lab }", &[(1, 100, 100)]),
-            ("{ subsystem: lab, fraction: { numerator: 30 } }", &[(1, 30, 100)]),
-            ("[{ subsystem: lab }]", &[(1, 100, 100)]),
+            ("{ subsystem: lab }", &[("lab", 100, 100)][..]),
+            ("{ subsystem: trial, percent: 30 }", &[("trial", 30, 100)]),
+            ("{ backend: lab }", &[("lab", 100, 100)]),
+            ("{ subsystem: lab, fraction: { numerator: 30 } }", &[("lab", 30, 100)]),
+            ("[{ subsystem: lab }]", &[("lab", 100, 100)]),
             (
                 "[{ subsystem: lab, fraction: { numerator: 1, denominator: 1000000 } }, { subsystem: trial, percent: 1 }]",
-                &[(1, 1, 1_000_000), (2, 1, 100)],
+                &[("lab", 1, 1_000_000), ("trial", 1, 100)],
             ),
         ] {
-            let target = |&(subsystem, numerator, denominator)| {
-                let fraction = MirrorFraction::new(numerator, denominator).expect("a fraction");
-                MirrorTarget { backend: subsystem, fraction }
+            let snapshot = snapshot(&format!("mirror: {written}"));
+            let target = |&(backend, numerator, denominator): &(&str, u32, u32)| {
+                (backend.to_owned(), MirrorFraction::new(numerator, denominator).expect("a fraction"))
+            };
+            let named = |target: &MirrorTarget| {
+                (snapshot.backend(target.backend).expect("a backend").id.to_string(), target.fraction)
             };
             let expected: Vec<_> = mirrors.iter().map(target).collect();
-            assert_eq!(command(&format!("mirror: {written}")).mirrors(), expected, "{written}");
+            let found: Vec<_> = snapshot.subsystems[0].commands[0].mirrors().iter().map(named).collect();
+            assert_eq!(found, expected, "{written}");
         }
     }
 

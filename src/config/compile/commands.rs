@@ -44,7 +44,7 @@ pub(crate) fn compile_unnamed(subsystem: &Name, context: &mut CommandContext<'_>
     Command {
         header: header_value(&format!("{subsystem}/{}", Name::OTHER)),
         key: command_key(subsystem, Name::other(), context.name_interner),
-        index: next_index(context),
+        subsystem: subsystem_number(subsystem, context.name_interner),
         matches: Vec::new(),
         units: 1,
         limits: TrafficLimits::default(),
@@ -104,7 +104,7 @@ fn compile_command(
     Command {
         header,
         key,
-        index: next_index(context),
+        subsystem: subsystem_number(subsystem, context.name_interner),
         address_limits,
         sources: limits::compile_sources(written.sources.as_ref(), &place.key("sources")),
         shape,
@@ -139,8 +139,8 @@ fn compile_timeouts(
 
 /// Whether one of these backends uses HTTP/2.
 fn uses_http2(backends: &CommandBackends, context: &CommandContext<'_>) -> bool {
-    backends.indices().any(|index| {
-        let backend = context.backends.all.get(index);
+    backends.numbers().any(|number| {
+        let backend = context.backends.with_number(number);
         backend.is_some_and(|backend| backend.protocol == UpstreamProtocol::Http2)
     })
 }
@@ -156,10 +156,14 @@ fn compile_upgrade(text: &str, uses_http2: bool, place: &DocPath<'_>) -> Option<
     place.value_or_problem(scalars::parse_token(text))
 }
 
-pub(crate) fn next_index(context: &mut CommandContext<'_>) -> usize {
-    let index = context.next_command_index;
-    context.next_command_index += 1;
-    index
+/// The key of the number of a subsystem.
+pub(crate) fn subsystem_key(id: &str) -> String {
+    format!("c/{id}/{}", Name::UNKNOWN)
+}
+
+/// The number of a subsystem: that of the key under which its unnamed requests are counted.
+pub(crate) fn subsystem_number(subsystem: &Name, interner: &NameInterner) -> u32 {
+    command_key(subsystem, Name::unknown(), interner).number
 }
 
 /// Compiles `units`. 0 is allowed: the command is counted but free.

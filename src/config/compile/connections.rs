@@ -12,13 +12,13 @@ use crate::config::document::{CommandDocument, SubsystemDocument};
 use crate::config::settings::gateway_settings::ListenerSettings;
 use crate::model::Name;
 use crate::policy::{
-    Command, CommandBackends, CommandTimeouts, ConnectionMode, DepartmentPolicy, DownstreamProtocol, RouteScope,
+    Command, CommandBackends, CommandTimeouts, ConnectionMode, DepartmentPolicy, DownstreamProtocol, ListenerScope,
     UpstreamProtocol,
 };
 
 use super::command_backends::compile_command_backends;
 use super::command_context::CommandContext;
-use super::commands::{command_key, compile_units, next_index};
+use super::commands::{command_key, compile_units, subsystem_number};
 use super::departments::header_value;
 use super::doc_path::DocPath;
 use super::{limits, scalars, settings};
@@ -83,7 +83,7 @@ pub(crate) fn compile_connection_command(
         address_limits,
         sources: limits::compile_sources(only.sources.as_ref(), &place.key("sources")),
         is_refused: false,
-        index: next_index(context),
+        subsystem: subsystem_number(subsystem, context.name_interner),
         matches: Vec::new(),
         units: compile_units(only.units, &place.key("units")),
         limits: limits::compile_limits(only.limits.as_ref(), &place.key("limits")),
@@ -102,7 +102,7 @@ pub(crate) fn check_protocol(
     (context, is_connection): (&CommandContext<'_>, bool),
     place: &DocPath<'_>,
 ) {
-    let all = backends.indices().filter_map(|index| context.backends.all.get(index));
+    let all = backends.numbers().filter_map(|number| context.backends.with_number(number));
     let is_tcp = |protocol| protocol == UpstreamProtocol::Tcp;
     for odd in all.filter(|backend| is_tcp(backend.protocol) != is_connection) {
         match is_connection {
@@ -165,11 +165,11 @@ fn refuse_keys<const N: usize>(keys: [(&str, bool); N], place: &DocPath<'_>) {
 /// Checks that the listeners that a subsystem with `tlsMode` names can have its connections.
 pub(crate) fn check_listeners(
     mode: Option<ConnectionMode>,
-    scope: &RouteScope,
+    bound: &[ListenerScope],
     listeners: &[ListenerSettings],
     place: &DocPath<'_>,
 ) {
-    for (index, bound) in scope.listeners.iter().enumerate() {
+    for (index, bound) in bound.iter().enumerate() {
         let Some(listener) = listeners.iter().find(|listener| listener.name == bound.listener) else { continue };
         let place = place.item(index);
         match (mode, listener.protocol) {

@@ -16,25 +16,35 @@ use super::compile_context::CompileContext;
 use super::doc_path::DocPath;
 use super::{limits, scalars};
 
-/// The departments, and which callers each of them claims.
+/// The departments, and which callers each of them claims. Cheap to clone.
+#[derive(Clone, Debug)]
 pub(crate) struct CompiledDepartments {
-    pub(crate) departments: Vec<Arc<DepartmentPolicy>>,
+    pub(crate) departments: Arc<[Arc<DepartmentPolicy>]>,
     /// The department of each identity in a certificate.
-    pub(crate) callers: HashMap<CallerId, Arc<DepartmentPolicy>>,
+    pub(crate) callers: Arc<HashMap<CallerId, Arc<DepartmentPolicy>>>,
     /// The department of the callers without a certificate, by listener.
-    pub(crate) anonymous: HashMap<Name, Arc<DepartmentPolicy>>,
+    pub(crate) anonymous: Arc<HashMap<Name, Arc<DepartmentPolicy>>>,
     /// The listeners whose department also has the callers with a certificate that no department claims.
-    pub(crate) unclaimed: HashSet<Name>,
+    pub(crate) unclaimed: Arc<HashSet<Name>>,
 }
 
+/// Compiles the departments. Those of `before` are used again if all their documents are the same: departments may
+/// claim identities from each other.
 pub(crate) fn compile_departments(
     departments: &[Arc<DepartmentDocument>],
     listeners: &[ListenerSettings],
-    context: CompileContext<'_>,
+    (context, before): (CompileContext<'_>, Option<&(Vec<Arc<DepartmentDocument>>, CompiledDepartments)>),
     place: &DocPath<'_>,
 ) -> CompiledDepartments {
     if departments.is_empty() && !context.may_be_empty {
         place.problem("at least one department is required; without one, every command is refused");
+    }
+    let is_same = |known: &&(Vec<Arc<DepartmentDocument>>, CompiledDepartments)| {
+        known.0.len() == departments.len()
+            && known.0.iter().zip(departments).all(|(one, other)| Arc::ptr_eq(one, other))
+    };
+    if let Some((_, same)) = before.filter(is_same) {
+        return same.clone();
     }
     let mut register = IdentityRegister {
         list: place,
@@ -51,7 +61,8 @@ pub(crate) fn compile_departments(
         compiled.push(policy);
     }
     let IdentityRegister { claims: callers, anonymous, unclaimed, .. } = register;
-    CompiledDepartments { departments: compiled, callers, anonymous, unclaimed }
+    let (callers, anonymous, unclaimed) = (Arc::new(callers), Arc::new(anonymous), Arc::new(unclaimed));
+    CompiledDepartments { departments: compiled.into(), callers, anonymous, unclaimed }
 }
 
 /// The owner of each department id and of each caller identity, to find duplicates.

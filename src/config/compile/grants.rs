@@ -3,36 +3,72 @@
 //! Names are looked up in maps and each glob is parsed once, so the time is proportional to the number of grants.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::config::document::GrantDocument;
-use crate::policy::{CommandGlob, DepartmentPolicy, GrantDraft, RouteScope, Subsystem};
+use foldhash::fast::RandomState;
 
+use crate::config::document::GrantDocument;
+use crate::model::NameInterner;
+use crate::policy::{CommandGlob, DepartmentPolicy, GlobMatches, GrantRule, Subsystem};
+
+use super::commands::subsystem_key;
+use super::compile_context::{PartList, PartSearch};
 use super::doc_path::DocPath;
 use super::limits::compile_limits;
+use super::subsystems::CompiledSubsystems;
+
+/// A compiled grant, with what it depends on beside its document.
+#[derive(Clone, Debug)]
+pub(crate) struct GrantPart {
+    /// The number of its department.
+    department: u32,
+    /// Its subsystem.
+    subsystem: Arc<Subsystem>,
+    rule: Arc<GrantRule>,
+}
+
+impl GrantPart {
+    pub(crate) fn rule(&self) -> &Arc<GrantRule> {
+        &self.rule
+    }
+
+    /// Whether its names still mean the same department and the same subsystem.
+    fn is_current(&self, known: &KnownNames<'_>) -> bool {
+        let subsystem = known.compiled.with_number(self.subsystem.number());
+        known.numbers.contains(&self.department) && subsystem.is_some_and(|one| Arc::ptr_eq(one, &self.subsystem))
+    }
+}
 
 /// The names that grants may refer to, and the globs parsed so far.
-#[derive(Debug)]
 pub(crate) struct KnownNames<'a> {
-    departments: HashMap<&'a str, u32>,
-    subsystems: HashMap<&'a str, usize>,
+    interner: &'a NameInterner,
+    departments: &'a [Arc<DepartmentPolicy>],
+    /// The numbers of the departments.
+    numbers: HashSet<u32, RandomState>,
+    compiled: &'a CompiledSubsystems,
     globs: RefCell<HashMap<String, Result<Arc<CommandGlob>, String>>>,
 }
 
 impl<'a> KnownNames<'a> {
-    /// Builds the maps. Of a duplicate id the first counts; the second has already been recorded as a problem.
     pub(crate) fn new(
+        interner: &'a NameInterner,
         departments: &'a [Arc<DepartmentPolicy>],
-        subsystems: &'a [(Arc<Subsystem>, RouteScope)],
+        compiled: &'a CompiledSubsystems,
     ) -> Self {
-        let department = |policy: &'a Arc<DepartmentPolicy>| (policy.department.id.as_str(), policy.department.number);
-        let subsystem = |(subsystem, _): &'a (Arc<Subsystem>, RouteScope)| (subsystem.id.as_str(), subsystem.index);
-        Self {
-            departments: departments.iter().rev().map(department).collect(),
-            subsystems: subsystems.iter().rev().map(subsystem).collect(),
-            globs: RefCell::default(),
-        }
+        let numbers = departments.iter().map(|policy| policy.department.number).collect();
+        Self { interner, departments, numbers, compiled, globs: RefCell::default() }
+    }
+
+    /// The number of the department with this id.
+    fn department(&self, id: &str) -> Option<u32> {
+        self.interner.find(&NameInterner::department_key(id)).filter(|number| self.numbers.contains(number))
+    }
+
+    /// The subsystem with this id. Of a duplicate id the first counts; the second has already been recorded as a
+    /// problem.
+    fn subsystem(&self, id: &str) -> Option<&'a Arc<Subsystem>> {
+        self.compiled.with_number(self.interner.find(&subsystem_key(id))?)
     }
 
     fn parse_glob(&self, text: &str) -> Result<Arc<CommandGlob>, String> {
@@ -46,45 +82,60 @@ impl<'a> KnownNames<'a> {
     }
 }
 
+/// Compiles the grants. Those of `before` that are current are used again.
 pub(crate) fn compile_grants(
     grants: &[Arc<GrantDocument>],
+    before: Option<&PartList<GrantDocument, GrantPart>>,
     known: &KnownNames<'_>,
     place: &DocPath<'_>,
-) -> Vec<GrantDraft> {
-    grants
-        .iter()
-        .enumerate()
-        .filter_map(|(index, grant)| compile_grant(grant, index, known, &place.item(index)))
-        .collect()
+) -> PartList<GrantDocument, GrantPart> {
+    let (mut search, mut matches) = (PartSearch::new(before), GlobMatches::default());
+    let mut compiled = PartList::with_capacity(grants.len());
+    for (index, grant) in grants.iter().enumerate() {
+        let part = match search.find(grant).filter(|part| part.is_current(known)) {
+            Some(part) => Some(part.clone()),
+            None => compile_grant(grant, (known, &mut matches), &place.item(index)),
+        };
+        if let Some(part) = part {
+            compiled.push(grant, part);
+        }
+    }
+    compiled
 }
 
 fn compile_grant(
     grant: &GrantDocument,
-    index: usize,
-    known: &KnownNames<'_>,
+    (known, matches): (&KnownNames<'_>, &mut GlobMatches),
     place: &DocPath<'_>,
-) -> Option<GrantDraft> {
+) -> Option<GrantPart> {
     if grant.commands.is_empty() {
         place.key("commands").problem("an empty list grants nothing; \"*\" grants every command");
     }
-    let department = resolve_id("department", &grant.department, &known.departments, place);
-    let subsystem = resolve_id("subsystem", &grant.subsystem, &known.subsystems, place);
-    let commands = compile_globs(grant, known, &place.key("commands"));
-    let limits = grant.limits.as_ref().map(|limits| compile_limits(Some(limits), &place.key("limits")));
-    Some(GrantDraft { index, department: department?, subsystem: subsystem?, commands, limits })
-}
-
-/// Resolves an id, or records a problem.
-fn resolve_id<T: Copy>(what: &str, written: &str, known: &HashMap<&str, T>, place: &DocPath<'_>) -> Option<T> {
-    let found = known.get(written).copied();
-    if found.is_none() {
-        report_unknown(what, written, known.keys().copied(), &place.key(what));
+    let department = known.department(&grant.department);
+    if department.is_none() {
+        let ids = known.departments.iter().map(|policy| policy.department.id.as_str());
+        report_unknown("department", &grant.department, ids, place);
     }
-    found
+    let subsystem = known.subsystem(&grant.subsystem);
+    if subsystem.is_none() {
+        let ids = known.compiled.all.iter().map(|subsystem| subsystem.id.as_str());
+        report_unknown("subsystem", &grant.subsystem, ids, place);
+    }
+    let globs = compile_globs(grant, known, &place.key("commands"));
+    let limits = grant.limits.as_ref().map(|limits| compile_limits(Some(limits), &place.key("limits")));
+    let (department, subsystem) = (department?, subsystem?);
+    let (positions, globs): (Vec<usize>, Vec<Arc<CommandGlob>>) = globs.into_iter().unzip();
+    let rule = GrantRule::compile((department, subsystem), (&globs, limits), matches);
+    for unmatched in rule.unmatched() {
+        let message = format!("{:?} matches no command of {}", globs[unmatched].as_str(), grant.subsystem);
+        place.key("commands").item(positions[unmatched]).problem(message);
+    }
+    Some(GrantPart { department, subsystem: Arc::clone(subsystem), rule: Arc::new(rule) })
 }
 
+/// Records that there is no such id.
 fn report_unknown<'k>(what: &str, written: &str, known: impl Iterator<Item = &'k str>, place: &DocPath<'_>) {
-    let message = format!("there is no {what} {written:?}");
+    let (place, message) = (place.key(what), format!("there is no {what} {written:?}"));
     let known = known.filter(|_| place.may_compare());
     match known.min_by_key(|known| (strsim::damerau_levenshtein(known, written), *known)) {
         Some(near) if strsim::damerau_levenshtein(near, written) * 3 <= written.len().max(3) => {

@@ -9,7 +9,7 @@ use crate::config::document::{
 };
 use crate::limit::QUOTA_UNITS_MAX;
 use crate::model::{AddressLimits, CommandKey, MonthlyQuota, NameInterner, QuotaAction, RateLimit, TrafficLimits};
-use crate::policy::{RouteScope, SourceRanges, Subsystem};
+use crate::policy::{SourceRanges, Subsystem};
 
 use super::doc_path::DocPath;
 use super::listeners::compile_networks;
@@ -78,9 +78,9 @@ pub(crate) fn compile_sources(written: Option<&SourcesDocument>, place: &DocPath
 }
 
 /// Checks that commands with the same zone have the same limits.
-pub(crate) fn check_zones(subsystems: &[(Arc<Subsystem>, RouteScope)], root: &DocPath<'_>) {
+pub(crate) fn check_zones<'a>(subsystems: impl Iterator<Item = (usize, &'a Subsystem)>, root: &DocPath<'_>) {
     let mut known: HashMap<u32, &AddressLimits> = HashMap::new();
-    for (position, (subsystem, _)) in subsystems.iter().enumerate() {
+    for (position, subsystem) in subsystems {
         for (index, command) in subsystem.commands.iter().enumerate() {
             let Some(limits) = &command.address_limits else { continue };
             if **known.entry(limits.number).or_insert(limits) != **limits {

@@ -3,6 +3,9 @@
 //!
 //! A section that finds a problem records it and continues with a placeholder, so that later problems are found as
 //! well. The `config` module never uses the result if a problem was recorded.
+//!
+//! Parts of an earlier document without problems are used again where nothing that they depend on has changed
+//! ([`CompiledParts`]). The result is the same as without them.
 
 mod backends;
 mod command_backends;
@@ -29,63 +32,110 @@ use std::sync::Arc;
 
 use crate::policy::{MatchPlace, PolicyConflict, PolicySnapshot, SnapshotDraft};
 
-use super::document::{ConfigDocument, MatchListDocument};
+use super::document::{ConfigDocument, DepartmentDocument, GrantDocument, MatchListDocument, SubsystemDocument};
 use super::parse::problem::ConfigProblem;
 use super::settings::gateway_settings::{GatewaySettings, ListenerSettings, SubsystemTlsSettings};
 pub(crate) use compile_context::CompileContext;
+use compile_context::{BackendParts, CommonInputs, PartList};
 use departments::CompiledDepartments;
 use doc_path::{DocPath, ProblemList};
+use grants::GrantPart;
+use subsystems::SubsystemPart;
+
+/// The parts of a document without problems, each with what it was compiled from.
+#[derive(Debug)]
+pub(crate) struct CompiledParts {
+    pub(crate) inputs: CommonInputs,
+    pub(crate) departments: (Vec<Arc<DepartmentDocument>>, CompiledDepartments),
+    pub(crate) backends: BackendParts,
+    pub(crate) subsystems: PartList<SubsystemDocument, SubsystemPart>,
+    pub(crate) grants: PartList<GrantDocument, GrantPart>,
+    pub(crate) snapshot: Arc<PolicySnapshot>,
+    /// The number of subsystems that were compiled, and not used again.
+    #[cfg(test)]
+    pub(crate) compiled_subsystems: usize,
+}
 
 /// Compiles a document to its meaning and all its problems. If there are problems, the settings contain placeholders.
-pub(crate) fn compile_document(document: &ConfigDocument, context: CompileContext<'_>) -> CompiledDocument {
+/// `before` are the parts of an earlier document, perhaps to be used again.
+pub(crate) fn compile_document(
+    document: &ConfigDocument,
+    context: CompileContext<'_>,
+    before: Option<&CompiledParts>,
+) -> CompiledDocument {
     let findings = ProblemList::default();
     let root = findings.root();
     let settings = settings::compile_settings(document, context, &root);
-    let snapshot = compile_snapshot(document, &settings, context, &root).map(Arc::new);
+    let parts = compile_parts(document, (&settings, before), context, &root);
     let subsystem_tls = subsystem_tls::compile_subsystem_tls(document, context.sources, &root);
-    CompiledDocument { settings, snapshot, subsystem_tls, problems: findings.into_problems() }
+    CompiledDocument { settings, parts, subsystem_tls, problems: findings.into_problems() }
 }
 
 /// The compiled meaning of a document. Parts with problems hold placeholders.
 pub(crate) struct CompiledDocument {
     pub(crate) settings: GatewaySettings,
-    pub(crate) snapshot: Option<Arc<PolicySnapshot>>,
+    /// The policy; `None` if it has conflicts.
+    pub(crate) parts: Option<CompiledParts>,
     pub(crate) subsystem_tls: Vec<SubsystemTlsSettings>,
     pub(crate) problems: Vec<ConfigProblem>,
 }
 
-fn compile_snapshot(
+fn compile_parts(
     document: &ConfigDocument,
-    settings: &GatewaySettings,
+    (settings, before): (&GatewaySettings, Option<&CompiledParts>),
     context: CompileContext<'_>,
     root: &DocPath<'_>,
-) -> Option<PolicySnapshot> {
-    let CompiledDepartments { departments, callers, anonymous, unclaimed } =
-        departments::compile_departments(&document.departments, &settings.listeners, context, &root.key("departments"));
-    let backends = backends::compile_backends(document, settings.workers, root);
-    let subsystems =
-        subsystems::compile_subsystems(document, settings, context.numbers, (&departments, &backends), root);
-    limits::check_zones(&subsystems, root);
-    let known = grants::KnownNames::new(&departments, &subsystems);
-    let grants = grants::compile_grants(&document.grants, &known, &root.key("grants"));
+) -> Option<CompiledParts> {
+    let inputs = CommonInputs::new(settings, context.numbers);
+    let before = before.filter(|before| before.inputs == inputs);
+    let place = root.key("departments");
+    let departments = departments::compile_departments(
+        &document.departments,
+        &settings.listeners,
+        (context, before.map(|before| &before.departments)),
+        &place,
+    );
+    let known = before.map(|before| (&before.backends, &before.subsystems));
+    let (backends, backend_parts) =
+        backends::compile_backends(document, (settings.workers, context.numbers), known, root);
+    let known = before.map(|before| &before.subsystems);
+    let named = (&departments.departments[..], &backends);
+    let (subsystems, subsystem_parts, _new) =
+        subsystems::compile_subsystems(document, (settings, context.numbers), named, known, root);
+    let limited = subsystem_parts.parts().enumerate();
+    limits::check_zones(limited.filter_map(|(index, part)| Some((index, part.with_address_limits()?))), root);
+    let names = grants::KnownNames::new(context.numbers, &departments.departments, &subsystems);
+    let known = before.map(|before| &before.grants);
+    let grants = grants::compile_grants(&document.grants, known, &names, &root.key("grants"));
     let total = limits::compile_total_limit(document.limits.as_ref(), &root.key("limits"));
+    let rules = grants.parts().map(|part| Arc::clone(part.rule())).collect();
     let draft = SnapshotDraft {
         version: context.version.to_owned(),
         total_rate: total,
-        departments,
-        callers,
-        anonymous,
-        unclaimed,
+        departments: Arc::clone(&departments.departments),
+        callers: Arc::clone(&departments.callers),
+        anonymous: Arc::clone(&departments.anonymous),
+        unclaimed: Arc::clone(&departments.unclaimed),
         forwards_certificates: settings.tls_listeners().any(|(.., files)| files.forwards_certificates()),
         listeners: settings.listeners.iter().map(ListenerSettings::routing).collect(),
-        subsystems,
+        subsystems: subsystems.all,
         backends: backends.all,
-        grants,
+        grants: rules,
     };
-    draft
-        .compile()
-        .map_err(|conflicts| conflicts.iter().for_each(|conflict| report_conflict(conflict, document, root)))
-        .ok()
+    let compiled = draft.compile(before.map(|before| &*before.snapshot));
+    let report = |conflicts: Vec<PolicyConflict>| {
+        conflicts.iter().for_each(|conflict| report_conflict(conflict, document, root));
+    };
+    Some(CompiledParts {
+        snapshot: Arc::new(compiled.map_err(report).ok()?),
+        inputs,
+        departments: (document.departments.clone(), departments),
+        backends: backend_parts,
+        subsystems: subsystem_parts,
+        grants,
+        #[cfg(test)]
+        compiled_subsystems: _new,
+    })
 }
 
 /// Reports a conflict between two parts of the document at their paths.
@@ -117,11 +167,6 @@ fn report_conflict(conflict: &PolicyConflict, document: &ConfigDocument, root: &
             let message =
                 "{name} and {*name} cannot be in the same position of two paths: the match would be ambiguous";
             match_path(*place, document, root).problem(message);
-        }
-        PolicyConflict::UnmatchedGlob { grant, glob } => {
-            let written = &document.grants[*grant];
-            let message = format!("{:?} matches no command of {}", written.commands[*glob], written.subsystem);
-            root.key("grants").item(*grant).key("commands").item(*glob).problem(message);
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::config::document::{ConfigDocument, ServerGroup, SubjectAltNameDocument, SubsystemTlsDocument};
+use crate::config::document::{
+    ConfigDocument, ServerGroup, SubjectAltNameDocument, SubsystemDocument, SubsystemTlsDocument,
+};
 use crate::config::parse::source_files::SourceFiles;
 use crate::config::settings::gateway_settings::SubsystemTlsSettings;
 use crate::identity::{SubjectAltName, SubsystemTlsFiles};
@@ -16,15 +18,27 @@ pub(crate) fn compile_subsystem_tls(
     sources: &SourceFiles,
     root: &DocPath<'_>,
 ) -> Vec<SubsystemTlsSettings> {
-    let subsystems = document.subsystems.iter().enumerate().filter_map(|(index, written)| {
+    let has_servers = |written: &SubsystemDocument| written.tls.is_some() || !written.upstreams.is_empty();
+    let subsystems = document.subsystems.iter().enumerate().filter(|(_, written)| has_servers(written));
+    let subsystems = subsystems.filter(|(_, written)| names_tls(written.servers()));
+    let subsystems = subsystems.filter_map(|(index, written)| {
         let place = root.key("subsystems").item(index);
         tls_settings_of(written.servers(), sources.folder_of_subsystem(index), &place)
     });
-    let backends = document.backends.iter().enumerate().filter_map(|(index, written)| {
+    let backends = document.backends.iter().enumerate().filter(|(_, written)| names_tls(written.servers()));
+    let backends = backends.filter_map(|(index, written)| {
         let place = root.key("backends").item(index);
         tls_settings_of(written.servers(), sources.folder_of_backend(index), &place)
     });
     subsystems.chain(backends).collect()
+}
+
+/// Whether there is anything to check: settings of TLS, or servers that may need them.
+fn names_tls(written: ServerGroup<'_>) -> bool {
+    let is_secure = |url: &str| url.starts_with("https:") || url.starts_with("tls:");
+    written.tls.is_some()
+        || written.endpoints.is_some_and(|endpoints| endpoints.secure)
+        || written.upstreams.iter().any(|upstream| is_secure(&upstream.url))
 }
 
 fn tls_settings_of(written: ServerGroup<'_>, folder: &Path, place: &DocPath<'_>) -> Option<SubsystemTlsSettings> {

@@ -1,72 +1,140 @@
 //! Compiles `subsystems`: the systems that can be called, and their routes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use crate::config::document::{ConfigDocument, SubsystemDocument, TimeoutsDocument};
 use crate::config::settings::gateway_settings::{GatewaySettings, ListenerSettings};
 use crate::model::{Name, NameInterner};
-use crate::policy::{Command, CommandTimeouts, DepartmentPolicy, ListenerScope, RouteScope, Subsystem};
+use crate::policy::{Backend, Command, CommandTimeouts, DepartmentPolicy, ListenerScope, RouteScope, Subsystem};
 
 use super::backends::{self, CompiledBackends};
 use super::command_backends::compile_shares;
 use super::command_context::{CommandContext, CommonShape};
+use super::compile_context::{PartList, PartSearch};
 use super::doc_path::DocPath;
 use super::values::optional_duration;
 use super::{command_shape, commands, connections, scalars};
 
+/// All subsystems of a document.
+#[derive(Debug, Default)]
+pub(crate) struct CompiledSubsystems {
+    /// The subsystems, in the order of the document.
+    pub(crate) all: Vec<Arc<Subsystem>>,
+    /// The position of each subsystem, by its number; the first one of a duplicate id.
+    by_number: HashMap<u32, usize, RandomState>,
+}
+
+/// A compiled subsystem, with what it depends on beside its document.
+#[derive(Clone, Debug)]
+pub(crate) struct SubsystemPart {
+    subsystem: Arc<Subsystem>,
+    /// The backends that it names, and its own.
+    backends: Arc<[Arc<Backend>]>,
+    /// Whether a command has limits of client addresses.
+    has_address_limits: bool,
+}
+
+impl SubsystemPart {
+    /// Whether its names still mean the same backends and the same department.
+    fn is_current(&self, backends: &CompiledBackends<'_>, departments: &[Arc<DepartmentPolicy>]) -> bool {
+        let is_same = |backend: &Arc<Backend>| {
+            backends.with_number(backend.number).is_some_and(|current| Arc::ptr_eq(current, backend))
+        };
+        let owner = self.subsystem.owner.as_ref();
+        self.backends.iter().all(is_same)
+            && owner.is_none_or(|owner| departments.iter().any(|current| Arc::ptr_eq(current, owner)))
+    }
+
+    /// The subsystem, if a command has limits of client addresses.
+    pub(crate) fn with_address_limits(&self) -> Option<&Subsystem> {
+        self.has_address_limits.then_some(&*self.subsystem)
+    }
+}
+
+impl CompiledSubsystems {
+    fn with_capacity(capacity: usize) -> Self {
+        let by_number = HashMap::with_capacity_and_hasher(capacity, RandomState::default());
+        Self { all: Vec::with_capacity(capacity), by_number }
+    }
+
+    /// The subsystem with this number.
+    pub(crate) fn with_number(&self, number: u32) -> Option<&Arc<Subsystem>> {
+        self.all.get(*self.by_number.get(&number)?)
+    }
+}
+
+/// Compiles the subsystems. Those of `before` that are current are used again. Also returns the parts, and how many of
+/// them are new.
 pub(crate) fn compile_subsystems(
     document: &ConfigDocument,
-    settings: &GatewaySettings,
-    interner: &NameInterner,
-    (departments, compiled_backends): (&[Arc<DepartmentPolicy>], &CompiledBackends),
+    (settings, interner): (&GatewaySettings, &NameInterner),
+    (departments, compiled_backends): (&[Arc<DepartmentPolicy>], &CompiledBackends<'_>),
+    before: Option<&PartList<SubsystemDocument, SubsystemPart>>,
     root: &DocPath<'_>,
-) -> Vec<(Arc<Subsystem>, RouteScope)> {
+) -> (CompiledSubsystems, PartList<SubsystemDocument, SubsystemPart>, usize) {
     let place = root.key("subsystems");
     let list = &place;
-    let mut ids = HashMap::new();
-    let ids_of_all = document.subsystems.iter().map(|subsystem| subsystem.id.as_str()).collect();
     let mut context = CommandContext {
         name_interner: interner,
         durability: settings.durability,
-        next_command_index: 0,
         common: CommonShape::default(),
         timeouts: CommandTimeouts::default(),
         backends: compiled_backends,
         own_backend: None,
         default_shares: None,
         lacks_servers: false,
-        next_choice_index: 0,
-        subsystem_ids: ids_of_all,
+        subsystems: &document.subsystems,
     };
-    let mut compiled = Vec::with_capacity(document.subsystems.len());
+    let (mut search, mut new) = (PartSearch::new(before), 0);
+    let mut compiled = CompiledSubsystems::with_capacity(document.subsystems.len());
+    let mut parts = PartList::with_capacity(document.subsystems.len());
     for (index, written) in document.subsystems.iter().enumerate() {
-        let place = list.item(index);
-        let mut subsystem = compile_subsystem(written, index, &mut context, &place);
-        subsystem.owner = connections::compile_owner(written, subsystem.tls_mode, departments, &place);
-        if let Some(first) = ids.insert(subsystem.id.clone(), index) {
-            let message = format!("{:?} is the id of two subsystems", written.id);
-            place.key("id").problem_beside(message, &list.item(first).key("id"));
+        let known = search.find(written).filter(|part| part.is_current(compiled_backends, departments));
+        let part = known.cloned().unwrap_or_else(|| {
+            new += 1;
+            compile_part(written, (settings, departments), &mut context, &list.item(index))
+        });
+        match compiled.by_number.entry(part.subsystem.number()) {
+            Entry::Vacant(place) => drop(place.insert(index)),
+            Entry::Occupied(first) => {
+                let message = format!("{:?} is the id of two subsystems", written.id);
+                let place = list.item(index).key("id");
+                place.problem_beside(message, &list.item(*first.get()).key("id"));
+            }
         }
-        let hosts = compile_hosts(written, &place.key("hosts"));
-        let listeners = compile_listener_scopes(written, &settings.listeners, &place.key("listeners"));
-        let scope = RouteScope { hosts, listeners };
-        connections::check_listeners(subsystem.tls_mode, &scope, &settings.listeners, &place.key("listeners"));
-        compiled.push((Arc::new(subsystem), scope));
+        compiled.all.push(Arc::clone(&part.subsystem));
+        parts.push(written, part);
     }
-    compiled
+    (compiled, parts, new)
 }
 
-fn compile_subsystem(
+fn compile_part(
     written: &SubsystemDocument,
-    index: usize,
+    (settings, departments): (&GatewaySettings, &[Arc<DepartmentPolicy>]),
     context: &mut CommandContext<'_>,
     place: &DocPath<'_>,
-) -> Subsystem {
+) -> SubsystemPart {
+    context.backends.take_found();
+    let mut subsystem = compile_subsystem(written, context, place);
+    let backends = context.backends.take_found().into();
+    subsystem.owner = connections::compile_owner(written, subsystem.tls_mode, departments, place);
+    let hosts = compile_hosts(written, &place.key("hosts"));
+    let listeners = compile_listener_scopes(written, &settings.listeners, &place.key("listeners"));
+    connections::check_listeners(subsystem.tls_mode, &listeners, &settings.listeners, &place.key("listeners"));
+    subsystem.scope = RouteScope::new(hosts, listeners);
+    let has_address_limits = subsystem.commands.iter().any(|command| command.address_limits.is_some());
+    SubsystemPart { subsystem: Arc::new(subsystem), backends, has_address_limits }
+}
+
+fn compile_subsystem(written: &SubsystemDocument, context: &mut CommandContext<'_>, place: &DocPath<'_>) -> Subsystem {
     let id = place.key("id").parse_name(&written.id);
     let prefix = place.key("path").value_or_problem(scalars::parse_prefix(written.path.as_deref().unwrap_or("/")));
     let own_backend = if written.upstreams.is_empty() { None } else { context.backends.find(&written.id) };
-    context.own_backend = own_backend.map(|backend| backend.index);
+    context.own_backend = own_backend.map(|backend| backend.number);
     context.common = command_shape::compile_common(written, place);
     context.timeouts = compile_timeouts(written.timeouts.as_ref(), &place.key("timeouts"));
     let default = written.backends.as_ref();
@@ -84,7 +152,7 @@ fn compile_subsystem(
         backends::refuse_unused_keys(written, place);
     }
     Subsystem {
-        index,
+        scope: RouteScope::default(),
         prefix: prefix.unwrap_or_default(),
         keep_path: written.keep_path.unwrap_or(false),
         backend: own_backend.map(Arc::clone),

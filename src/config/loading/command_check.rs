@@ -32,7 +32,7 @@ pub(crate) fn check_commands(commands: &Value) -> Result<(), Box<ConfigProblem>>
     document.subsystems.clone_from(&included.document?.subsystems);
     let (sources, numbers) = (SourceFiles::new(Path::new(SUBSYSTEM)), NameInterner::default());
     let context = CompileContext { sources: &sources, version: "", numbers: &numbers, may_be_empty: true };
-    let first = compile_document(&document, context).problems.into_iter().next();
+    let first = compile_document(&document, context, None).problems.into_iter().next();
     first.map_or(Ok(()), |problem| Err(below_subsystem(Box::new(problem))))
 }
 

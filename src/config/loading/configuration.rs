@@ -39,17 +39,18 @@ impl Configuration {
 
     /// The configuration, unless there are problems, in the document or in `known`.
     pub(crate) fn new(
-        compiled: CompiledDocument,
+        compiled: &CompiledDocument,
         (tls, excluded): (LoadedTls, Vec<ExcludedSource>),
         sources: SourceFiles,
         known: Vec<ConfigProblem>,
     ) -> Result<Self, ConfigProblems> {
-        let CompiledDocument { settings, snapshot, problems, .. } = compiled;
-        match snapshot {
-            Some(snapshot) if problems.is_empty() && known.is_empty() => {
+        let CompiledDocument { settings, parts, problems, .. } = compiled;
+        match parts {
+            Some(parts) if problems.is_empty() && known.is_empty() => {
+                let (settings, snapshot) = (settings.clone(), Arc::clone(&parts.snapshot));
                 Ok(Self { settings, snapshot, tls, excluded, sources })
             }
-            _ => Err(ConfigProblems::limited(known.into_iter().chain(problems).collect())),
+            _ => Err(ConfigProblems::limited(known.into_iter().chain(problems.iter().cloned()).collect())),
         }
     }
 }

@@ -1,8 +1,10 @@
-//! The configuration loader, for the first load and every reload. It caches the parsed files and the keys of
-//! certificates: only files that have changed are parsed as YAML again, only changed keys are checked again.
+//! The configuration loader, for the first load and every reload. It caches the parsed files, the compiled parts of the
+//! last valid configuration, and the keys of certificates: only files that have changed are parsed as YAML again, only
+//! parts that have changed are compiled again, only changed keys are checked again.
 //!
 //! Guarantees:
-//! - A configuration is always compiled as a whole, independent of the cache, so its meaning is that of its files.
+//! - The meaning of a configuration is that of its files, whatever is cached: a part is used again only if everything
+//!   that it was compiled from is the same ([`CompiledParts`]), and every check between parts is made again.
 //! - Each file is read once per load. A configuration comes with the TLS settings that were built from its files.
 //! - The file watch is created before the files are read, so no change is missed.
 //! - Bounds: [`CONFIGURATION_BYTES_MAX`] of text, and the bound on files in [`super::include`].
@@ -21,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::Clock;
 use crate::config::FileWatcher;
-use crate::config::compile::{CompileContext, CompiledDocument, compile_document};
+use crate::config::compile::{CompileContext, CompiledDocument, CompiledParts, compile_document};
 use crate::config::document::{ConfigDocument, IncludedDocument};
 use crate::config::parse::problem::{ConfigProblem, ConfigProblems};
 use crate::config::parse::source_files::{ListCounts, SourceFiles, locate_problems};
@@ -51,8 +53,10 @@ pub struct ConfigLoader {
     /// Documents that another part of the process makes; `None` if there is no such part.
     memory: Option<SharedDocuments>,
     main: Option<MainFile>,
-    parts: HashMap<PathBuf, (ContentHash, Arc<IncludedDocument>)>,
+    parts: HashMap<Arc<Path>, (ContentHash, Arc<IncludedDocument>)>,
     version: Option<String>,
+    /// The compiled parts of the last valid configuration.
+    compiled: Option<CompiledParts>,
 }
 
 /// The result of a load.
@@ -97,6 +101,7 @@ impl ConfigLoader {
             main: None,
             parts: HashMap::new(),
             version: None,
+            compiled: None,
         }
     }
 
@@ -151,7 +156,9 @@ impl ConfigLoader {
         if problems.is_empty() {
             self.cache(main, sources); // without a cache, the next load reports all problems again
         }
-        Configuration::new(compiled, (tls, excluded), origins, problems)
+        let configuration = Configuration::new(&compiled, (tls, excluded), origins, problems)?;
+        self.compiled = compiled.parts;
+        Ok(configuration)
     }
 
     /// Reads and parses all sources beside the main file. Also returns the located problems of the patterns.
@@ -186,7 +193,7 @@ impl ConfigLoader {
         let version = self.version.clone().unwrap_or_default();
         let may_be_empty = self.memory.is_some();
         let context = CompileContext { sources: &origins, version: &version, numbers: interner, may_be_empty };
-        let mut compiled = compile_document(&main.document, context);
+        let mut compiled = compile_document(&main.document, context, self.compiled.as_ref());
         let named = NamedFiles::new(&compiled, known);
         watch.add_files(named.paths());
         let (tls, faults) = named.load(self.pem_source.as_ref(), &self.clock, &mut self.keys);
@@ -287,7 +294,7 @@ impl MainFile {
     fn append_documents(&mut self, path: &Path, sources: &[LoadedSource]) -> SourceFiles {
         let mut origins = SourceFiles::new(path);
         for source in sources {
-            origins.add_file(&source.path, list_counts(&self.document));
+            origins.add_file(Arc::clone(&source.path), list_counts(&self.document));
             let Some(part) = &source.document else { continue };
             self.document.listeners.extend(part.listeners.iter().map(Arc::clone));
             self.document.departments.extend(part.departments.iter().map(Arc::clone));
@@ -345,7 +352,7 @@ fn read_included(
         };
         sources.push(LoadedSource {
             hash: content_hash(&text),
-            path,
+            path: path.into(),
             text,
             document: None,
             problems: fault,

@@ -7,7 +7,7 @@
 //!
 //! Leaves to others: reading and compiling (`loader`).
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -29,7 +29,7 @@ pub(crate) type ContentHash = [u8; 32];
 #[derive(Debug)]
 pub(crate) struct LoadedSource {
     /// The path of the file, or the name of a document in memory.
-    pub(crate) path: PathBuf,
+    pub(crate) path: Arc<Path>,
     /// The text; empty for a document in memory.
     pub(crate) text: String,
     /// The hash of the text.
@@ -55,7 +55,7 @@ pub struct ExcludedSource {
 #[derive(Clone, Debug)]
 pub(crate) struct MemoryDocument {
     /// Its name in messages.
-    pub(crate) name: String,
+    pub(crate) name: Arc<Path>,
     /// Its lists, or why it cannot be read.
     pub(crate) document: Result<Arc<IncludedDocument>, Box<ConfigProblem>>,
 }
@@ -88,21 +88,23 @@ impl MemoryDocument {
         for backend in document.backends.iter_mut().filter_map(Arc::get_mut) {
             backend.endpoints.iter_mut().for_each(|endpoints| endpoints.is_discoverable = true);
         }
-        Ok(Self { name: name.to_owned(), document: Ok(Arc::new(document)) })
+        Ok(Self { name: Path::new(name).into(), document: Ok(Arc::new(document)) })
     }
 
     /// Like [`Self::from_json`]. A document that cannot be read is a source that is left out with its problem.
     pub(crate) fn readable_or_faulty(name: &str, document: &Value) -> Self {
-        let faulty = |problem| Self { name: name.to_owned(), document: Err(problem) };
+        let faulty = |problem| Self { name: Path::new(name).into(), document: Err(problem) };
         Self::from_json(name, document).unwrap_or_else(faulty)
     }
 
     /// The document as a source.
     pub(crate) fn to_source(&self) -> LoadedSource {
-        let path = PathBuf::from(&self.name);
+        let path = Arc::clone(&self.name);
         let mut problems: Vec<ConfigProblem> =
             self.document.as_ref().err().map(|problem| (**problem).clone()).into_iter().collect();
-        locate_problems(&path, "", &mut problems);
+        if !problems.is_empty() {
+            locate_problems(&path, "", &mut problems);
+        }
         LoadedSource {
             path,
             text: String::new(),

@@ -4,7 +4,8 @@
 //! Messages count positions within one file. [`SourceFiles::file_and_path`] converts.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use super::line_locator::LocatedPaths;
 use super::problem::{ConfigProblem, ProblemSite};
@@ -27,7 +28,7 @@ pub struct SourceFiles {
 
 #[derive(Clone, Debug)]
 struct SourceFile {
-    path: PathBuf,
+    path: Arc<Path>,
     /// The position of the file's first item in each combined list.
     starts: ListCounts,
 }
@@ -35,12 +36,12 @@ struct SourceFile {
 impl SourceFiles {
     /// The main file alone. It has every item that belongs to no other file.
     pub(crate) fn new(path: &Path) -> Self {
-        Self { files: vec![SourceFile { path: path.to_path_buf(), starts: ListCounts::default() }] }
+        Self { files: vec![SourceFile { path: path.into(), starts: ListCounts::default() }] }
     }
 
     /// Adds a file whose items follow `starts` items of earlier files.
-    pub(crate) fn add_file(&mut self, path: &Path, starts: ListCounts) {
-        self.files.push(SourceFile { path: path.to_path_buf(), starts });
+    pub(crate) fn add_file(&mut self, path: Arc<Path>, starts: ListCounts) {
+        self.files.push(SourceFile { path, starts });
     }
 
     /// The path of the main file.
@@ -189,8 +190,8 @@ mod tests {
 
     fn three_files() -> SourceFiles {
         let mut sources = SourceFiles::new(Path::new("etc/gateway.yaml"));
-        sources.add_file(Path::new("etc/d/a.yaml"), [0, 2, 0, 0, 1]);
-        sources.add_file(Path::new("etc/d/b.yaml"), [1, 2, 1, 3, 1]);
+        sources.add_file(Path::new("etc/d/a.yaml").into(), [0, 2, 0, 0, 1]);
+        sources.add_file(Path::new("etc/d/b.yaml").into(), [1, 2, 1, 3, 1]);
         sources
     }
 

@@ -5,12 +5,14 @@
 //!   of the same suffix, and any host comes last. Among the prefixes of one host the longest comes first.
 //! - A lookup allocates nothing. It takes one search for each label of the host, and none for wildcards if there are
 //!   none.
+//! - A table shares with the table before it the hosts that are the same.
 //!
 //! Leaves to others: the commands (`path_table`).
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::prefix_index::PrefixIndex;
 
@@ -21,62 +23,107 @@ const COMPARED_PREFIXES_MAX: usize = 8;
 /// number of labels that are looked up.
 const WILDCARD_HOST_MAX: usize = 253;
 
-/// Hosts, each with its prefixes.
-#[derive(Debug, Default)]
-pub(super) struct HostTable {
+/// Hosts, each with its prefixes. The value of a prefix is a table of commands, or what else the host decides.
+#[derive(Debug)]
+pub(super) struct HostTable<T> {
     /// Exact names, lower case, in byte order.
-    names: Vec<(String, HostPrefixes)>,
-    /// The suffixes of wildcards with their first dot, lower case, in byte order.
-    suffixes: Vec<(String, WildcardPrefixes)>,
-    any_host: HostPrefixes,
+    names: NamedPrefixes<T>,
+    /// The suffixes of `*.suffix` and of `**.suffix` with their first dot, lower case, in byte order.
+    suffixes: Vec<(Arc<str>, WildcardPrefixes<T>)>,
+    any_host: Arc<HostPrefixes<T>>,
 }
+
+/// Prefixes by host, in byte order of the hosts.
+type NamedPrefixes<T> = Vec<(Arc<str>, Arc<HostPrefixes<T>>)>;
 
 /// The prefixes of `*.suffix` and of `**.suffix`.
-#[derive(Debug, Default)]
-struct WildcardPrefixes {
-    one_label: HostPrefixes,
-    any_labels: HostPrefixes,
-}
-
-/// The prefixes of one host, each with the position of its table.
 #[derive(Debug)]
-enum HostPrefixes {
-    /// The longest first.
-    Few(Vec<(String, usize)>),
-    Many(PrefixIndex<usize>),
+struct WildcardPrefixes<T> {
+    one_label: Arc<HostPrefixes<T>>,
+    any_labels: Arc<HostPrefixes<T>>,
 }
 
-impl HostTable {
-    /// Builds the table from hosts (`None` for any) with their prefixes and the position of the table of each.
-    pub(super) fn build(hosts: impl IntoIterator<Item = (Option<String>, Vec<(String, usize)>)>) -> Self {
-        let mut table = Self::default();
-        let mut suffixes: BTreeMap<String, WildcardPrefixes> = BTreeMap::new();
-        for (host, prefixes) in hosts {
-            let prefixes = HostPrefixes::build(prefixes);
+/// The prefixes of one host, each with its value.
+#[derive(Debug)]
+enum HostPrefixes<T> {
+    /// The longest first.
+    Few(Vec<(Box<str>, T)>),
+    Many(PrefixIndex<T>),
+}
+
+/// The new prefixes of a host (`None` for any), each with its value; without prefixes the host is removed.
+pub(super) type HostChange<'a, T> = (Option<&'a str>, Vec<(&'a str, T)>);
+
+impl<T> Default for HostTable<T> {
+    fn default() -> Self {
+        Self { names: Vec::new(), suffixes: Vec::new(), any_host: Arc::default() }
+    }
+}
+
+impl<T> Clone for WildcardPrefixes<T> {
+    fn clone(&self) -> Self {
+        Self { one_label: Arc::clone(&self.one_label), any_labels: Arc::clone(&self.any_labels) }
+    }
+}
+
+impl<T> Default for WildcardPrefixes<T> {
+    fn default() -> Self {
+        Self { one_label: Arc::default(), any_labels: Arc::default() }
+    }
+}
+
+impl<T> HostTable<T> {
+    /// Builds the table of these hosts.
+    pub(super) fn build<'a>(hosts: impl IntoIterator<Item = HostChange<'a, T>>) -> Self {
+        Self::default().with_changes(hosts)
+    }
+
+    /// This table with other prefixes of some hosts. Each host is named once.
+    pub(super) fn with_changes<'a>(&self, changes: impl IntoIterator<Item = HostChange<'a, T>>) -> Self {
+        let mut names: BTreeMap<&str, Arc<HostPrefixes<T>>> = BTreeMap::new();
+        let mut suffixes: BTreeMap<Arc<str>, WildcardPrefixes<T>> =
+            self.suffixes.iter().map(|(suffix, prefixes)| (Arc::clone(suffix), prefixes.clone())).collect();
+        let mut any_host = Arc::clone(&self.any_host);
+        for (host, prefixes) in changes {
+            let prefixes = Arc::new(HostPrefixes::build(prefixes));
             let Some(host) = host else {
-                table.any_host = prefixes;
+                any_host = prefixes;
                 continue;
             };
             if let Some(suffix) = host.strip_prefix("**") {
-                suffixes.entry(suffix.to_owned()).or_default().any_labels = prefixes;
+                suffixes.entry(suffix.into()).or_default().any_labels = prefixes;
             } else if let Some(suffix) = host.strip_prefix('*') {
-                suffixes.entry(suffix.to_owned()).or_default().one_label = prefixes;
+                suffixes.entry(suffix.into()).or_default().one_label = prefixes;
             } else {
-                table.names.push((host, prefixes));
+                names.insert(host, prefixes);
             }
         }
-        table.names.sort_by(|(a, _), (b, _)| a.cmp(b));
-        table.suffixes = suffixes.into_iter().collect();
-        table
+        suffixes.retain(|_, wildcard| !(wildcard.one_label.is_empty() && wildcard.any_labels.is_empty()));
+        Self { names: merged_names(&self.names, names), suffixes: suffixes.into_iter().collect(), any_host }
     }
 
-    /// Calls `visit` with the position of each table that a host and path belong to, the most specific first, and with
-    /// the path below its prefix, until it breaks.
-    pub(super) fn visit_tables<'p, B>(
-        &self,
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.suffixes.is_empty() && self.any_host.is_empty()
+    }
+
+    /// The value of a prefix of a host.
+    pub(super) fn value_at(&self, host: Option<&str>, prefix: &str) -> Option<&T> {
+        let Some(host) = host else { return self.any_host.value_at(prefix) };
+        let prefixes = match (host.strip_prefix("**"), host.strip_prefix('*')) {
+            (Some(suffix), _) => &find_name(&self.suffixes, suffix)?.any_labels,
+            (None, Some(suffix)) => &find_name(&self.suffixes, suffix)?.one_label,
+            (None, None) => find_name(&self.names, host)?,
+        };
+        prefixes.value_at(prefix)
+    }
+
+    /// Calls `visit` with each value that a host and path belong to, the most specific first, and with the path below
+    /// its prefix, until it breaks.
+    pub(super) fn visit_values<'t, 'p, B>(
+        &'t self,
         host: &str,
         path: &'p str,
-        mut visit: impl FnMut(usize, &'p str) -> ControlFlow<B>,
+        mut visit: impl FnMut(&'t T, &'p str) -> ControlFlow<B>,
     ) -> Option<B> {
         let host = bare_host(host);
         let visited = match find_name(&self.names, host) {
@@ -94,11 +141,11 @@ impl HostTable {
         visited.break_value()
     }
 
-    fn visit_wildcards<'p, B>(
-        &self,
+    fn visit_wildcards<'t, 'p, B>(
+        &'t self,
         host: &str,
         path: &'p str,
-        visit: &mut impl FnMut(usize, &'p str) -> ControlFlow<B>,
+        visit: &mut impl FnMut(&'t T, &'p str) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         if host.len() > WILDCARD_HOST_MAX || host.starts_with('.') {
             return ControlFlow::Continue(());
@@ -114,35 +161,51 @@ impl HostTable {
     }
 }
 
-impl Default for HostPrefixes {
+impl<T> Default for HostPrefixes<T> {
     fn default() -> Self {
         Self::Few(Vec::new())
     }
 }
 
-impl HostPrefixes {
-    fn build(mut prefixes: Vec<(String, usize)>) -> Self {
+impl<T> HostPrefixes<T> {
+    fn build(prefixes: Vec<(&str, T)>) -> Self {
         if prefixes.len() <= COMPARED_PREFIXES_MAX {
-            prefixes.sort_by_key(|(prefix, _)| Reverse(prefix.len()));
-            return Self::Few(prefixes);
+            let mut few: Vec<_> = prefixes.into_iter().map(|(prefix, value)| (prefix.into(), value)).collect();
+            few.sort_by_key(|(prefix, _): &(Box<str>, T)| Reverse(prefix.len()));
+            return Self::Few(few);
         }
         let mut index = PrefixIndex::default();
-        prefixes.into_iter().for_each(|(prefix, table)| *index.entry(&prefix) = table);
+        prefixes.into_iter().for_each(|(prefix, value)| index.insert(prefix, value));
         Self::Many(index)
     }
 
-    fn visit<'p, B>(&self, path: &'p str, visit: &mut impl FnMut(usize, &'p str) -> ControlFlow<B>) -> ControlFlow<B> {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Few(few) if few.is_empty())
+    }
+
+    fn value_at(&self, prefix: &str) -> Option<&T> {
+        match self {
+            Self::Few(few) => few.iter().find(|(known, _)| **known == *prefix).map(|(_, value)| value),
+            Self::Many(index) => index.get(prefix),
+        }
+    }
+
+    fn visit<'t, 'p, B>(
+        &'t self,
+        path: &'p str,
+        visit: &mut impl FnMut(&'t T, &'p str) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
         match self {
             Self::Few(prefixes) => {
-                for (prefix, table) in prefixes {
+                for (prefix, value) in prefixes {
                     if let Some(below) = path_below(prefix, path) {
-                        visit(*table, below)?;
+                        visit(value, below)?;
                     }
                 }
             }
             Self::Many(index) => {
-                for (table, length) in index.prefixes_of(path) {
-                    visit(*table, if length == path.len() { "/" } else { &path[length..] })?;
+                for (value, length) in index.prefixes_of(path) {
+                    visit(value, if length == path.len() { "/" } else { &path[length..] })?;
                 }
             }
         }
@@ -150,7 +213,24 @@ impl HostPrefixes {
     }
 }
 
-fn find_name<'t, T>(names: &'t [(String, T)], host: &str) -> Option<&'t T> {
+/// The names of `before` with these changes.
+fn merged_names<T>(before: &NamedPrefixes<T>, changes: BTreeMap<&str, Arc<HostPrefixes<T>>>) -> NamedPrefixes<T> {
+    let mut merged = Vec::with_capacity(before.len() + changes.len());
+    let mut rest = &before[..];
+    for (host, prefixes) in changes {
+        let (smaller, others) = rest.split_at(rest.partition_point(|(known, _)| **known < *host));
+        merged.extend_from_slice(smaller);
+        let known = others.first().filter(|(known, _)| **known == *host).map(|(known, _)| known);
+        rest = if known.is_some() { &others[1..] } else { others };
+        if !prefixes.is_empty() {
+            merged.push((known.map_or_else(|| host.into(), Arc::clone), prefixes));
+        }
+    }
+    merged.extend_from_slice(rest);
+    merged
+}
+
+fn find_name<'t, T>(names: &'t [(Arc<str>, T)], host: &str) -> Option<&'t T> {
     names.binary_search_by(|(known, _)| compare_lower(known, host)).ok().map(|position| &names[position].1)
 }
 
@@ -200,9 +280,10 @@ mod tests {
 
     #[test]
     fn many_prefixes_are_found_as_few_are() {
-        let prefixes = |count: usize| (0..count).map(|at| (format!("/p{at}"), at)).chain([(String::new(), 99)]);
+        let names: Vec<String> = (0..5000).map(|at| format!("/p{at}")).collect();
         for count in [3, COMPARED_PREFIXES_MAX, 5000] {
-            let table = HostTable::build([(None, prefixes(count).collect())]);
+            let prefixes = names[..count].iter().map(String::as_str).zip(0..).chain([("", 99)]);
+            let table = HostTable::build([(None, prefixes.collect())]);
             for (path, expected) in [
                 ("/p1/x", &[(1, "/x"), (99, "/p1/x")][..]),
                 ("/p1", &[(1, "/"), (99, "/p1")]),
@@ -216,10 +297,10 @@ mod tests {
         }
     }
 
-    fn tables<'p>(table: &HostTable, host: &str, path: &'p str) -> Vec<(usize, &'p str)> {
+    fn tables<'p>(table: &HostTable<usize>, host: &str, path: &'p str) -> Vec<(usize, &'p str)> {
         let mut visited = Vec::new();
-        let broken: Option<()> = table.visit_tables(host, path, |position, below| {
-            visited.push((position, below));
+        let broken: Option<()> = table.visit_values(host, path, |position, below| {
+            visited.push((*position, below));
             ControlFlow::Continue(())
         });
         assert_eq!(broken, None);
@@ -237,8 +318,7 @@ mod tests {
             Some("city.example"),
             None,
         ];
-        let places =
-            |(position, host): (usize, Option<&str>)| (host.map(str::to_owned), vec![(String::new(), position)]);
+        let places = |(position, host)| (host, vec![("", position)]);
         let table = HostTable::build(hosts.into_iter().enumerate().map(places));
         for (host, expected) in [
             ("a.b.city.example", &[0, 1, 2, 4, 6][..]),
@@ -257,6 +337,26 @@ mod tests {
             let found: Vec<_> = tables(&table, host, "/").into_iter().map(|(position, _)| position).collect();
             assert_eq!(found, expected, "{host}");
         }
+    }
+
+    #[test]
+    fn changes_replace_add_and_remove_hosts() {
+        let one = |position| vec![("", position)];
+        let first = [(Some("b"), one(0)), (Some("d"), one(1)), (Some("*.x"), one(2)), (None, one(3))];
+        let table = HostTable::build(first);
+        let changes =
+            [(Some("a"), one(4)), (Some("b"), one(5)), (Some("d"), vec![]), (Some("**.x"), one(6)), (None, vec![])];
+        let changed = table.with_changes(changes);
+        for (host, before, after) in
+            [("a", &[3][..], &[4][..]), ("b", &[0, 3], &[5]), ("d", &[1, 3], &[]), ("e.x", &[2, 3], &[2, 6])]
+        {
+            let found = |table| tables(table, host, "/").into_iter().map(|(position, _)| position).collect::<Vec<_>>();
+            assert_eq!((found(&table), found(&changed)), (before.to_vec(), after.to_vec()), "{host}");
+        }
+        assert_eq!((changed.value_at(Some("*.x"), ""), changed.value_at(Some("**.x"), "")), (Some(&2), Some(&6)));
+        assert_eq!((changed.value_at(None, ""), changed.value_at(Some("d"), "")), (None, None));
+        let emptied = changed.with_changes([(Some("*.x"), vec![]), (Some("**.x"), vec![])]);
+        assert!(emptied.suffixes.is_empty(), "no search for wildcards that are gone");
     }
 
     #[test]

@@ -12,37 +12,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use super::host_table::HostTable;
 use crate::model::Name;
-
-/// The listeners and hosts by which a subsystem is called.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RouteScope {
-    /// Names, `*.suffix` or `**.suffix`, in lower case; empty for any host.
-    pub hosts: Vec<String>,
-    /// The places at which the subsystem is called; empty for all listeners.
-    pub listeners: Vec<ListenerScope>,
-}
-
-impl RouteScope {
-    /// The hosts; `None` for any.
-    pub(super) fn claimed_hosts(&self) -> Vec<Option<&str>> {
-        match self.hosts.is_empty() {
-            true => vec![None],
-            false => self.hosts.iter().map(|host| Some(host.as_str())).collect(),
-        }
-    }
-}
-
-/// A listener, or one of its virtual hosts.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ListenerScope {
-    /// The listener.
-    pub listener: Name,
-    /// The virtual host; `None` for the whole listener.
-    pub virtual_host: Option<Name>,
-}
+use crate::policy::subsystem::{ListenerScope, Subsystem};
 
 /// What callers may send to a listener, or to a virtual host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,7 +66,7 @@ pub(super) struct ListenerTable(HashMap<Name, ListenerRoutes>);
 /// The sets of routes of one listener.
 #[derive(Debug)]
 struct ListenerRoutes {
-    virtual_hosts: HostTable,
+    virtual_hosts: HostTable<usize>,
     /// The set of the hosts that no virtual host matches.
     other_hosts: usize,
 }
@@ -123,39 +99,44 @@ impl RouteSets {
     }
 }
 
-/// A subsystem, as far as its visibility goes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ScopedSubsystem<'a> {
-    pub(super) scope: &'a RouteScope,
-    /// Whether its commands are TLS connections: it is not visible where there is no TLS.
-    pub(super) has_connections: bool,
+/// A listener, or one of its virtual hosts, with the positions of the subsystems that are visible there.
+struct VisiblePlace<'a> {
+    virtual_host: Option<&'a Name>,
+    protocol: DownstreamProtocol,
+    members: Vec<usize>,
 }
+
+/// The places of one listener: all hosts that no virtual host matches, then the virtual hosts.
+type ListenerPlaces<'a> = Vec<VisiblePlace<'a>>;
 
 impl ListenerTable {
     /// Builds the table. The first set, at position 0, is that of listeners without any binding.
-    pub(super) fn build(scopes: &[ScopedSubsystem<'_>], listeners: &[ListenerRouting]) -> (Self, RouteSets) {
+    pub(super) fn build(subsystems: &[Arc<Subsystem>], listeners: &[ListenerRouting]) -> (Self, RouteSets) {
         let mut sets = RouteSets::default();
-        sets.position(visible_subsystems(scopes, None, DownstreamProtocol::default()), DownstreamProtocol::default());
-        let any_bound = scopes.iter().any(|one| !one.scope.listeners.is_empty());
-        let any_connections = scopes.iter().any(|one| one.has_connections);
+        let is_unbound = |(_, one): &(usize, &Arc<Subsystem>)| one.scope.listeners.is_empty();
+        let everywhere: Vec<usize> = subsystems.iter().enumerate().filter(is_unbound).map(|(index, _)| index).collect();
+        let any_bound = everywhere.len() < subsystems.len();
+        sets.position(everywhere, DownstreamProtocol::default());
+        let any_connections = subsystems.iter().any(|one| one.tls_mode.is_some());
+        let is_special = |protocol| match protocol {
+            DownstreamProtocol::Https => false,
+            DownstreamProtocol::Http => any_connections,
+            DownstreamProtocol::Tls => true,
+        };
+        // Other listeners have the first set.
+        let own_sets = listeners.iter().filter(|one| !one.hosts.is_empty() || any_bound || is_special(one.protocol));
+        let own_sets: Vec<&ListenerRouting> = own_sets.collect();
+        let places = visible_places(subsystems, &own_sets);
         let mut table = HashMap::new();
-        for ListenerRouting { listener, protocol, hosts, .. } in listeners {
-            let is_special = match protocol {
-                DownstreamProtocol::Https => false,
-                DownstreamProtocol::Http => any_connections,
-                DownstreamProtocol::Tls => true,
-            };
-            if hosts.is_empty() && !any_bound && !is_special {
-                continue; // the first set
-            }
-            let visible = |host, protocol| visible_subsystems(scopes, Some((listener, host)), protocol);
-            let other_hosts = sets.position(visible(None, *protocol), *protocol);
-            let virtual_hosts = hosts.iter().map(|VirtualHost { name, host, protocol }| {
-                let set = sets.position(visible(Some(name), *protocol), *protocol);
-                (Some(host.clone()).filter(|host| host != ANY_HOST), vec![(String::new(), set)])
+        for (ListenerRouting { listener, hosts, .. }, places) in own_sets.into_iter().zip(places) {
+            let positions = places.into_iter().map(|place| sets.position(place.members, place.protocol));
+            let positions: Vec<usize> = positions.collect();
+            let [other_hosts, virtual_hosts @ ..] = &positions[..] else { continue };
+            let virtual_hosts = hosts.iter().zip(virtual_hosts).map(|(VirtualHost { host, .. }, set)| {
+                (Some(host.as_str()).filter(|host| *host != ANY_HOST), vec![("", *set)])
             });
-            let virtual_hosts = HostTable::build(virtual_hosts.collect::<Vec<_>>());
-            table.insert(listener.clone(), ListenerRoutes { virtual_hosts, other_hosts });
+            let virtual_hosts = HostTable::build(virtual_hosts);
+            table.insert(listener.clone(), ListenerRoutes { virtual_hosts, other_hosts: *other_hosts });
         }
         (Self(table), sets)
     }
@@ -166,24 +147,47 @@ impl ListenerTable {
             return 0;
         }
         let Some(routes) = self.0.get(listener) else { return 0 };
-        let matched = routes.virtual_hosts.visit_tables(host, "/", |set, _| ControlFlow::Break(set));
+        let matched = routes.virtual_hosts.visit_values(host, "/", |set, _| ControlFlow::Break(*set));
         matched.unwrap_or(routes.other_hosts)
     }
 }
 
-/// The positions of the subsystems that are visible at a place.
-fn visible_subsystems(
-    scopes: &[ScopedSubsystem<'_>],
-    place: Option<(&Name, Option<&Name>)>,
-    protocol: DownstreamProtocol,
-) -> Vec<usize> {
-    let is_visible = |one: &ScopedSubsystem<'_>| match place {
-        _ if one.has_connections && protocol == DownstreamProtocol::Http => false,
-        _ if one.scope.listeners.is_empty() => true,
-        None => false,
-        Some((listener, virtual_host)) => one.scope.listeners.iter().any(|bound| {
-            bound.listener == *listener && (bound.virtual_host.is_none() || bound.virtual_host.as_ref() == virtual_host)
-        }),
+/// The places of these listeners, with the subsystems that are visible there: those that are bound to the place, to its
+/// listener or to nothing. Those whose commands are TLS connections are not visible where there is no TLS.
+fn visible_places<'a>(subsystems: &[Arc<Subsystem>], listeners: &[&'a ListenerRouting]) -> Vec<ListenerPlaces<'a>> {
+    let place = |virtual_host, protocol| VisiblePlace { virtual_host, protocol, members: Vec::new() };
+    let places_of = |listener: &&'a ListenerRouting| {
+        let virtual_hosts = listener.hosts.iter().map(|host| place(Some(&host.name), host.protocol));
+        std::iter::once(place(None, listener.protocol)).chain(virtual_hosts).collect()
     };
-    scopes.iter().enumerate().filter(|(_, one)| is_visible(one)).map(|(index, _)| index).collect()
+    let mut all: Vec<ListenerPlaces<'a>> = listeners.iter().map(places_of).collect();
+    let mut positions: HashMap<&Name, Vec<usize>, RandomState> = HashMap::default();
+    for (position, listener) in listeners.iter().enumerate() {
+        positions.entry(&listener.listener).or_default().push(position);
+    }
+    for (index, subsystem) in subsystems.iter().enumerate() {
+        let has_connections = subsystem.tls_mode.is_some();
+        if subsystem.scope.listeners.is_empty() {
+            all.iter_mut().flatten().for_each(|place| place.add(index, has_connections));
+        }
+        for ListenerScope { listener, virtual_host } in &subsystem.scope.listeners {
+            for position in positions.get(listener).into_iter().flatten() {
+                let bound = |place: &&mut VisiblePlace<'_>| {
+                    virtual_host.is_none() || virtual_host.as_ref() == place.virtual_host
+                };
+                all[*position].iter_mut().filter(bound).for_each(|place| place.add(index, has_connections));
+            }
+        }
+    }
+    all
+}
+
+impl VisiblePlace<'_> {
+    /// Adds a subsystem, once.
+    fn add(&mut self, index: usize, has_connections: bool) {
+        let is_hidden = has_connections && self.protocol == DownstreamProtocol::Http;
+        if !is_hidden && self.members.last() != Some(&index) {
+            self.members.push(index);
+        }
+    }
 }

@@ -33,12 +33,26 @@ pub(super) enum PathTable {
     Conditional(ConditionalTable),
 }
 
+/// The place of a match in a table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TablePlace {
+    /// The position among the subsystems of the table.
+    pub(super) subsystem: usize,
+    /// The position of the command in the subsystem.
+    pub(super) command: usize,
+    /// The position of the match in the command.
+    pub(super) position: usize,
+}
+
 /// One match of a command.
 #[derive(Clone, Debug)]
 pub(super) struct MatchCandidate {
-    pub(super) place: MatchPlace,
+    pub(super) place: TablePlace,
     command: Arc<Command>,
 }
+
+/// A subsystem with its position in the document, for conflicts.
+pub(super) type PlacedSubsystem<'a> = (usize, &'a Arc<Subsystem>);
 
 /// The candidates at one path, in the order of their precedence.
 pub(super) type CandidateList = Vec<MatchCandidate>;
@@ -47,9 +61,9 @@ pub(super) type CandidateList = Vec<MatchCandidate>;
 #[derive(Debug)]
 pub(super) struct MethodRouters {
     /// For each method that a command names: the router with its commands and those of any method.
-    named: Vec<(Method, Router<MatchPlace>)>,
+    named: Vec<(Method, Router<TablePlace>)>,
     /// The router for all other methods.
-    any: Router<MatchPlace>,
+    any: Router<TablePlace>,
 }
 
 /// The candidates of all kinds of paths.
@@ -62,17 +76,20 @@ pub(super) struct ConditionalTable {
 }
 
 impl PathTable {
-    /// Compiles the table of the subsystems that share a prefix. `routers` are those of a subsystem that shares none.
-    pub(super) fn compile(subsystems: &[&Arc<Subsystem>], routers: Option<MethodRouters>) -> Self {
+    /// Compiles the table of the subsystems that share a prefix, which have been checked before. `routers` are those of
+    /// a subsystem that shares none, if they are known.
+    pub(super) fn compile(subsystems: &[Arc<Subsystem>], routers: Option<MethodRouters>) -> Self {
         let mut matches = subsystems.iter().flat_map(|subsystem| subsystem.commands.iter().flat_map(|c| &c.matches));
-        match routers {
-            Some(routers) if matches.all(CommandMatch::is_plain) => Self::Plain(routers),
+        match subsystems {
+            [only] if matches.all(CommandMatch::is_plain) => {
+                Self::Plain(routers.unwrap_or_else(|| MethodRouters::compile((0, only), &mut Vec::new())))
+            }
             _ => Self::Conditional(ConditionalTable::compile(subsystems)),
         }
     }
 
     /// The match of a request, whose path below the prefix is `below`.
-    pub(super) fn find(&self, request: &RouteRequest<'_>, below: &str) -> Option<MatchPlace> {
+    pub(super) fn find(&self, request: &RouteRequest<'_>, below: &str) -> Option<TablePlace> {
         match self {
             Self::Plain(routers) => routers.find(request.method, below),
             Self::Conditional(table) => {
@@ -106,8 +123,8 @@ impl MatchCandidate {
 
 impl MethodRouters {
     /// Compiles the templates of a subsystem, and reports those that no rule orders.
-    pub(super) fn compile(subsystem: &Subsystem, conflicts: &mut Vec<PolicyConflict>) -> Self {
-        let mut methods: Vec<&Method> = places_of(subsystem).filter_map(|(_, m)| m.method.as_ref()).collect();
+    fn compile(subsystem: PlacedSubsystem<'_>, conflicts: &mut Vec<PolicyConflict>) -> Self {
+        let mut methods: Vec<&Method> = places_of(subsystem.1).filter_map(|(_, m)| m.method.as_ref()).collect();
         methods.sort_by_key(|method| method.as_str());
         methods.dedup();
         let any = router_for(subsystem, None, conflicts);
@@ -115,7 +132,7 @@ impl MethodRouters {
         Self { named, any }
     }
 
-    fn find(&self, method: &Method, path: &str) -> Option<MatchPlace> {
+    fn find(&self, method: &Method, path: &str) -> Option<TablePlace> {
         let router = self.named.iter().find(|(named, _)| named == method).map_or(&self.any, |(_, router)| router);
         router.at(path).ok().map(|found| *found.value)
     }
@@ -129,10 +146,10 @@ impl MethodRouters {
 /// The router of one method: first the matches that name the method, then those of any method whose template is still
 /// free.
 fn router_for(
-    subsystem: &Subsystem,
+    (index, subsystem): PlacedSubsystem<'_>,
     method: Option<&Method>,
     conflicts: &mut Vec<PolicyConflict>,
-) -> Router<MatchPlace> {
+) -> Router<TablePlace> {
     let mut router = Router::new();
     let mut taken = HashSet::new();
     let (own, any): (Vec<_>, Vec<_>) = places_of(subsystem)
@@ -146,29 +163,44 @@ fn router_for(
         }
         match router.insert(shape.clone(), place) {
             Ok(()) => drop(taken.insert(shape)),
-            Err(_) => push_once(conflicts, PolicyConflict::SameRoute { place, with: None }),
+            Err(_) => push_once(conflicts, PolicyConflict::SameRoute { place: place.in_document(index), with: None }),
         }
     }
     router
 }
 
-/// The matches of a subsystem's commands, with their places.
-fn places_of(subsystem: &Subsystem) -> impl Iterator<Item = (MatchPlace, &CommandMatch)> {
+impl TablePlace {
+    /// The place in the document, where the subsystem is at this position.
+    fn in_document(self, subsystem: usize) -> MatchPlace {
+        MatchPlace { subsystem, command: self.command, position: self.position }
+    }
+}
+
+/// The matches of a subsystem's commands, with their places in a table of this subsystem alone.
+fn places_of(subsystem: &Subsystem) -> impl Iterator<Item = (TablePlace, &CommandMatch)> {
     subsystem.commands.iter().enumerate().flat_map(move |(command, compiled)| {
-        let place = move |position| MatchPlace { subsystem: subsystem.index, command, position };
+        let place = move |position| TablePlace { subsystem: 0, command, position };
         compiled.matches.iter().enumerate().map(move |(position, matched)| (place(position), matched))
     })
 }
 
+/// Reports the matches of one subsystem that accept the same requests, and templates that no rule orders. Also returns
+/// the routers for a table of this subsystem alone.
+pub(super) fn check_subsystem(subsystem: PlacedSubsystem<'_>, conflicts: &mut Vec<PolicyConflict>) -> MethodRouters {
+    report_equal_matches(&[subsystem], conflicts);
+    MethodRouters::compile(subsystem, conflicts)
+}
+
 /// Reports the matches of subsystems on one prefix that accept the same requests.
-pub(super) fn report_equal_matches(subsystems: &[&Arc<Subsystem>], conflicts: &mut Vec<PolicyConflict>) {
+pub(super) fn report_equal_matches(subsystems: &[PlacedSubsystem<'_>], conflicts: &mut Vec<PolicyConflict>) {
     let mut known = HashMap::new();
-    let strict = subsystems.iter().filter(|subsystem| !subsystem.is_shadowable);
-    for (place, matched) in strict.flat_map(|subsystem| places_of(subsystem)) {
-        let same = matched.canonical_text();
-        match known.get(&same) {
-            Some(with) => push_once(conflicts, PolicyConflict::SameRoute { place, with: Some(*with) }),
-            None => drop(known.insert(same, place)),
+    for (index, subsystem) in subsystems.iter().filter(|(_, subsystem)| !subsystem.is_shadowable) {
+        for (place, matched) in places_of(subsystem) {
+            let (place, same) = (place.in_document(*index), matched.canonical_text());
+            match known.get(&same) {
+                Some(with) => push_once(conflicts, PolicyConflict::SameRoute { place, with: Some(*with) }),
+                None => drop(known.insert(same, place)),
+            }
         }
     }
 }
@@ -181,10 +213,11 @@ fn push_once(conflicts: &mut Vec<PolicyConflict>, conflict: PolicyConflict) {
 }
 
 impl ConditionalTable {
-    fn compile(subsystems: &[&Arc<Subsystem>]) -> Self {
+    fn compile(subsystems: &[Arc<Subsystem>]) -> Self {
         let mut table = Self::default();
-        for subsystem in subsystems {
+        for (position, subsystem) in subsystems.iter().enumerate() {
             for (place, matched) in places_of(subsystem) {
+                let place = TablePlace { subsystem: position, ..place };
                 let command = Arc::clone(&subsystem.commands[place.command]);
                 table.add(&matched.path, MatchCandidate { place, command });
             }

@@ -34,6 +34,15 @@ impl<T> PrefixIndex<T> {
         self.values.entry(prefix.to_owned()).or_default()
     }
 
+    pub(super) fn insert(&mut self, prefix: &str, value: T) {
+        self.longest = self.longest.max(prefix.len());
+        self.values.insert(prefix.to_owned(), value);
+    }
+
+    pub(super) fn get(&self, prefix: &str) -> Option<&T> {
+        self.values.get(prefix)
+    }
+
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.values.values_mut()
     }

@@ -21,7 +21,7 @@ pub(crate) enum Destination {
 /// The backend of one command. It is chosen once: all attempts use its servers.
 #[derive(Clone, Copy)]
 pub(crate) struct ChosenBackend {
-    /// The backend's index.
+    /// The index of the backend in the worker's configuration.
     pub(crate) index: usize,
     /// The position of the share among the weighted backends of the command.
     share: Option<u8>,
@@ -43,16 +43,20 @@ impl Destination {
     pub(crate) fn choose(config: &WorkerConfig, command: &Command) -> Self {
         let none = Self::Local(LocalResponse::NoBackend(StatusCode::INTERNAL_SERVER_ERROR));
         let chosen = match &command.backends {
-            CommandBackends::One(index) => ChosenBackend { index: *index, share: None },
+            CommandBackends::One(number) => config.index_of(*number).map(|index| ChosenBackend { index, share: None }),
             CommandBackends::Weighted(weighted) => {
-                let Some(share) = config.next_share(weighted) else { return none };
+                let Some(share) = config.next_share(command.key.number, weighted) else { return none };
                 match weighted.shares[share].target {
-                    ShareTarget::Backend(index) => ChosenBackend { index, share: u8::try_from(share).ok() },
+                    ShareTarget::Backend(number) => {
+                        let share = u8::try_from(share).ok();
+                        config.index_of(number).map(|index| ChosenBackend { index, share })
+                    }
                     ShareTarget::Status(status) => return Self::Local(LocalResponse::NoBackend(status)),
                 }
             }
-            CommandBackends::None => return none,
+            CommandBackends::None => None,
         };
+        let Some(chosen) = chosen else { return none };
         match config.servers_of(chosen.index).servers.is_empty() {
             true => Self::Local(LocalResponse::NoBackend(StatusCode::SERVICE_UNAVAILABLE)),
             false => Self::Backend(chosen),

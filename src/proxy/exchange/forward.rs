@@ -54,7 +54,8 @@ pub(crate) fn forward(
     chosen: ChosenBackend,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = ExchangeResult> {
-    tracing::trace!(request = %call.request_id.to_text(), rule = admitted.grant.rule(), "admitted");
+    let rule = || call.config.snapshot.grant_origin(&admitted.grant);
+    tracing::trace!(request = %call.request_id.to_text(), rule = ?rule(), "admitted");
     let upstreams = call.config.servers_of(chosen.index);
     let known = upstreams.hash_key(request.headers(), &admitted.department.department.id);
     let (key, session) = match known {

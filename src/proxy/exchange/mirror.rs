@@ -56,7 +56,7 @@ struct ShadowCopy {
 /// The destination of a shadow request.
 struct ShadowTarget {
     config: Rc<WorkerConfig>,
-    /// The backend's index.
+    /// The index of the backend in the worker's configuration.
     backend: usize,
     /// The key for sticky routing within the backend.
     hash_key: Option<HashKey>,
@@ -86,12 +86,13 @@ impl ShadowCopy {
             worker.components.telemetry.count_mirrored(MirrorOutcome::Skipped);
             return None;
         };
-        let servers = config.servers_of(mirror.backend);
+        let backend = config.index_of(mirror.backend)?;
+        let servers = config.servers_of(backend);
         let department = &passing.admitted.department.department.id;
         let key = servers.hash_key(passing.request.headers(), department);
         let target = ShadowTarget {
             config: Rc::clone(config),
-            backend: mirror.backend,
+            backend,
             hash_key: key,
             worker: Rc::clone(worker),
             _permit: permit,

@@ -64,6 +64,11 @@ impl WorkerPools {
         Self { backends: RefCell::default(), settings, resolver: Rc::default(), has_dropped: Cell::new(false) }
     }
 
+    /// The current TLS settings towards subsystems, with which servers are built.
+    pub(crate) fn tls(&self) -> Arc<HashMap<Name, SubsystemTls>> {
+        self.settings.tls.load_full()
+    }
+
     /// The servers of a backend, with the pools that they have already. Pools of servers that the backend no longer has
     /// are dropped, which closes their idle connections.
     pub(crate) fn servers_of(&self, backend: &Arc<Backend>) -> Rc<BackendServers> {
