@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""The API server is stopped for minutes under traffic of every protocol: nothing fails, and then the controller goes on.
+
+    tests/cluster/cluster enter /usr/bin/python3 $PWD/loadtests/kubernetes/api_away.py 600
+
+1. Traffic (traffic.py). SIGSTOP of the API server for that time, then SIGCONT, which is sent however the script ends.
+2. After that: a new route answers, a changed one too, a removed endpoint gets no requests, one pod leads.
+3. Books as in rolling.py: no failed request, and the same numbers at callers, servers, ledgers and metrics.
+
+Exit code 1: a bar is missed.
+"""
+
+import os
+import signal
+import time
+
+import gateway_pods
+from cluster_api import Api, Bars, Caller, Server, Site, arguments, until
+from rolling import check_exact
+from traffic import KINDS, Traffic
+
+RECOVERY_SECONDS = 60
+
+
+def stopped(seconds):
+    pid = gateway_pods.api_server()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(seconds)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def check_recovery(site, bars):
+    """Times from SIGCONT on. The API server itself needs some seconds."""
+    begun = time.time()
+    api = Api(os.environ["KUBECONFIG"])  # connections from before may have ended
+    site.api = api
+    Server(9021)
+    site.service("late", (9021,))
+    site.route("late", "late.example", "late")
+    made = time.time()
+    caller = Caller(site.address())
+    until("a new route answers", lambda: caller.status("late.example") == 200, RECOVERY_SECONDS)
+    print(f"objects are made {made - begun:.1f} s after SIGCONT, and answer {time.time() - made:.2f} s later")
+    site.route("late", "later.example", "late")
+    until("a changed route answers", lambda: caller.status("later.example") == 200, RECOVERY_SECONDS)
+    until("its status is right", lambda: is_current(site, "late"), RECOVERY_SECONDS)
+    bars.at_most("statuses are right after SIGCONT", time.time() - begun, RECOVERY_SECONDS, " s")
+    until("one pod leads", lambda: gateway_pods.metric_sum(api, "tallygate_kube_leader") == 1, RECOVERY_SECONDS)
+    for name, address in gateway_pods.addresses(api).items():
+        until(f"all watches of {name} are live",
+              lambda: all(value == 1 for series, value in gateway_pods.metrics(address).items()
+                          if series.startswith("tallygate_kube_watch_state{") and 'state="live"' in series), RECOVERY_SECONDS, 0.5)
+    print(f"watches and lease are in order {time.time() - begun:.1f} s after SIGCONT")
+
+
+def is_current(site, name):
+    from cluster_api import is_accepted
+    return is_accepted(site.api.get(f"{site.routes}/{name}"))
+
+
+def main():
+    parser = arguments(__doc__)
+    parser.add_argument("seconds", type=int)
+    given = parser.parse_args()
+    api, bars = Api(given.kubeconfig), Bars()
+    site = Site(api, f"away-{int(time.time())}")
+    traffic = Traffic(site, KINDS)
+    traffic.start()
+    time.sleep(5)
+    stopped(given.seconds)
+    check_recovery(site, bars)
+    time.sleep(60)  # what the cluster does after the pause, such as nodes that were not heard of
+    traffic.stop()
+    traffic.read_books()
+    for kind in traffic.kinds:
+        books = traffic.books(kind)
+        traffic.show(kind, books)
+        check_exact(bars, kind, books)
+    site.remove()
+    bars.end()
+
+
+if __name__ == "__main__":
+    main()
