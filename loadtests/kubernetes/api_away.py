@@ -15,7 +15,7 @@ import signal
 import time
 
 import gateway_pods
-from cluster_api import Api, Bars, Caller, Server, Site, arguments, until
+from cluster_api import Api, Bars, Server, Site, arguments, is_accepted, is_live, until
 from rolling import check_exact
 from traffic import KINDS, Traffic
 
@@ -40,12 +40,12 @@ def check_recovery(site, bars):
     site.service("late", (9021,))
     site.route("late", "late.example", "late")
     made = time.time()
-    caller = Caller(site.address())
-    until("a new route answers", lambda: caller.status("late.example") == 200, RECOVERY_SECONDS)
+    address = site.address()
+    until("a new route answers", lambda: is_live(address, "late.example"), RECOVERY_SECONDS)
     print(f"objects are made {made - begun:.1f} s after SIGCONT, and answer {time.time() - made:.2f} s later")
     site.route("late", "later.example", "late")
-    until("a changed route answers", lambda: caller.status("later.example") == 200, RECOVERY_SECONDS)
-    until("its status is right", lambda: is_current(site, "late"), RECOVERY_SECONDS)
+    until("a changed route answers", lambda: is_live(address, "later.example"), RECOVERY_SECONDS)
+    until("its status is right", lambda: is_accepted(site.api.get(f"{site.routes}/late")), RECOVERY_SECONDS)
     bars.at_most("statuses are right after SIGCONT", time.time() - begun, RECOVERY_SECONDS, " s")
     until("one pod leads", lambda: gateway_pods.metric_sum(api, "tallygate_kube_leader") == 1, RECOVERY_SECONDS)
     for name, address in gateway_pods.addresses(api).items():
@@ -53,11 +53,6 @@ def check_recovery(site, bars):
               lambda: all(value == 1 for series, value in gateway_pods.metrics(address).items()
                           if series.startswith("tallygate_kube_watch_state{") and 'state="live"' in series), RECOVERY_SECONDS, 0.5)
     print(f"watches and lease are in order {time.time() - begun:.1f} s after SIGCONT")
-
-
-def is_current(site, name):
-    from cluster_api import is_accepted
-    return is_accepted(site.api.get(f"{site.routes}/{name}"))
 
 
 def main():

@@ -21,7 +21,7 @@ Exit code 1: a bar is missed.
 import threading
 import time
 
-from cluster_api import Api, Bars, Caller, Server, Site, arguments, summary, until
+from cluster_api import Api, Bars, Caller, Server, Site, arguments, is_live, summary, until
 
 NAMESPACE = "bars"
 LOADERS = 4
@@ -60,9 +60,9 @@ def measure_routes(site, address, count, changing):
     begun = time.time()
     site.api.each(count, lambda number: site.route(f"base-{number}", f"base-{number}.example", "shop"))
     print(f"{count} routes created in {time.time() - begun:.1f} s")
-    caller = Caller(address)
     for number in (0, count // 2, count - 1):
-        until("all routes answer", lambda: caller.status(f"base-{number}.example") == 200)
+        until("all routes answer", lambda: is_live(address, f"base-{number}.example"))
+    caller = Caller(address)
     time.sleep(5)  # statuses are written
 
     def change(turn):
@@ -111,8 +111,7 @@ def measure_endpoints(site, address, rate):
         name = others[turn % len(others)]
         site.slice(name, (9001, 9002)[turn // len(others) % 2], name=f"{name}-9001")
 
-    caller = Caller(address)
-    until("the route answers", lambda: caller.status("pair.example") == 200)
+    until("the route answers", lambda: is_live(address, "pair.example"))
     threads = [threading.Thread(target=load) for _ in range(LOADERS)]
     for thread in threads:
         thread.start()

@@ -17,7 +17,7 @@ from cluster_api import SYSTEM, WAIT, group_path, until
 STATEFUL_SET = group_path("apps", "v1", SYSTEM, "statefulsets") + "/tallygate"
 PODS = group_path("", "v1", SYSTEM, "pods")
 ADMIN_PORT = 9090
-LEDGER = "/var/lib/tallygate/ledger.db"
+LEDGER = "ledger.db"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -123,14 +123,26 @@ def metric_sum(api, family, label=""):
                if name.split("{")[0] == family and label in name)
 
 
-def usage(namespace, by="subsystem,outcome"):
+def ledgers(api):
+    """The books of all pods, also of those that were scaled in: files in the folders of their volumes."""
+    volumes, _ = api.items(group_path("", "v1", "", "persistentvolumes"))
+    for volume in volumes:
+        claim, spec = volume["spec"]["claimRef"], volume["spec"]
+        if claim["namespace"] == SYSTEM and claim["name"].startswith("ledger-"):
+            folder = (spec.get("hostPath") or spec.get("local"))["path"]
+            yield os.path.join(folder, LEDGER)
+
+
+def usage(api, namespace, by="subsystem,outcome"):
     """Commands in the ledgers of all pods together, by subsystem and outcome: one report over all ledgers."""
-    found = list(gateways().values())
-    line = [found[0].file("/tallygate"), "report", "usage", "--format", "json", "--by", f"namespace,{by}"]
-    for process in found:
-        line += ["--ledger", process.file(LEDGER)]
-    report = json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
-    rows = [row for row in report["rows"] if row["namespace"] == namespace]
+    program = next(iter(gateways().values())).file("/tallygate")
+    line = [program, "report", "usage", "--format", "json", "--by", f"namespace,{by}"]
+    for ledger in sorted(ledgers(api)):
+        line += ["--ledger", ledger]
+    done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(line)}: {done.stderr.decode()}")
+    rows = [row for row in json.loads(done.stdout)["rows"] if row["namespace"] == namespace]
     return {tuple(row[key] for key in by.split(",")): row["commands"] for row in rows}
 
 

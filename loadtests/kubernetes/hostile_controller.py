@@ -4,7 +4,8 @@
     tests/cluster/cluster enter python3 $PWD/loadtests/kubernetes/hostile_controller.py
 
 It writes entries of its own (another controllerName, conditions, fields in its own order) into `parents` of HTTPRoute, GRPCRoute
-and TLSRoute and `ancestors` of BackendTLSPolicy, and conditions of its own type into Gateways and listeners. For each kind:
+and TLSRoute and `ancestors` of BackendTLSPolicy, conditions of its own type into a Gateway, and an address into `loadBalancer` of
+an Ingress, whose labels, annotations and finalizers must survive as well. For each kind:
 
 before   the object names a Gateway that does not exist: only the hostile controller writes. Then the Gateway is made
 while    it changes its entry 100 times, while the spec changes 20 times, so that ours writes as well
@@ -26,7 +27,7 @@ CHANGES, SPEC_CHANGES, DROPS = 100, 20, 20
 PAUSE, SETTLE = 0.05, 5
 LISTS = {"httproutes": ("parents", "parentRef", 32), "grpcroutes": ("parents", "parentRef", 32),
          "tlsroutes": ("parents", "parentRef", 32), "backendtlspolicies": ("ancestors", "ancestorRef", 16)}
-CERTIFICATE_SECONDS = "2026-01-02T03:04:05Z"
+WRITTEN_AT = "2026-01-02T03:04:05Z"
 
 
 def text(value):
@@ -37,10 +38,12 @@ def text(value):
 class Subject:
     """An object of one kind, and every version that the script itself has written."""
 
+    group = GATEWAY_API
+
     def __init__(self, site, kind, name):
         self.api, self.kind = site.api, kind
-        self.path = f"{site.path(GATEWAY_API, 'v1', kind)}/{name}"
-        self.list_path, self.name = site.path(GATEWAY_API, "v1", kind), name
+        self.path = f"{site.path(self.group, 'v1', kind)}/{name}"
+        self.list_path, self.name = site.path(self.group, "v1", kind), name
         self.own_versions, self.conflicts, self.written = set(), 0, ""
 
     def watch(self):
@@ -86,7 +89,7 @@ class EntrySubject(Subject):
         reference = {"kind": "Gateway", "name": f"other-{place}", "group": GATEWAY_API}
         # `type` last, as no typed client would write it.
         seen = {"status": "Unknown", "reason": "Hostile", "message": f"turn {turn} \u00e9\u4e2d \"quoted\"",
-                "lastTransitionTime": CERTIFICATE_SECONDS, "observedGeneration": 7, "type": "Accepted"}
+                "lastTransitionTime": WRITTEN_AT, "observedGeneration": 7, "type": "Accepted"}
         return {self.reference: reference, "controllerName": HOSTILE, "conditions": [seen]}
 
     def entries(self, found):
@@ -116,7 +119,7 @@ class ConditionSubject(Subject):
 
     def write(self, turn, alone=False, count=1):
         wanted = {"type": "hostile.example/Seen", "status": "True", "reason": "Hostile", "message": f"turn {turn} \u00e9",
-                  "lastTransitionTime": CERTIFICATE_SECONDS, "observedGeneration": 7}
+                  "lastTransitionTime": WRITTEN_AT, "observedGeneration": 7}
 
         def change(found):
             conditions = found.setdefault("status", {}).get("conditions", [])
@@ -136,20 +139,61 @@ class ConditionSubject(Subject):
         return (condition(conditions, "Programmed") or {}).get("status") == "True"
 
 
+class IngressSubject(Subject):
+    """An Ingress: addresses of all controllers in one list. A status write of a built-in kind may change its metadata."""
+
+    group = "networking.k8s.io"
+    metadata = {"labels": {"team": "harbour"}, "annotations": {"hostile.example/note": "\u00e9", "nginx.ingress.kubernetes.io/enable-cors": "true"},
+                "finalizers": ["hostile.example/finalizer"]}
+
+    def make(self, site):
+        backend = {"service": {"name": "shop", "port": {"number": 80}}}
+        self.api.call("POST", self.list_path, {
+            "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": self.name} | self.metadata,
+            "spec": {"ingressClassName": "tallygate",
+                     "rules": [{"host": "door.example", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]}})
+        until("the Ingress has an address of ours", self.ours_is_there)
+
+    def addresses(self, found=None):
+        found = found or self.api.get(self.path)
+        return found["status"].get("loadBalancer", {}).get("ingress", [])
+
+    def write(self, turn, alone=False, count=1):
+        self.wanted = {"ip": f"192.0.2.{turn % 250 + 1}"}
+
+        def change(found):
+            others = [] if alone else [one for one in self.addresses(found) if not one["ip"].startswith("192.0.2.")]
+            found["status"]["loadBalancer"] = {"ingress": [self.wanted] + others}
+        self.put_status(change)
+
+    def survives(self):
+        found = self.api.get(self.path)
+        metadata = {field: found["metadata"].get(field) for field in self.metadata}
+        return metadata == self.metadata and self.wanted in self.addresses(found)
+
+    def ours_is_there(self):
+        return any(not one["ip"].startswith("192.0.2.") for one in self.addresses())
+
+    def spec_change(self, turn):
+        found = self.api.get(self.path)["spec"]["rules"]
+        found[0]["host"] = f"turn-{turn}.example"
+        return {"spec": {"rules": found}}
+
+
 def attack(subject, bars):
     """The phases after `before`."""
     kind = subject.kind
-    bars.check(f"{kind}: entry from before ours", "as written" if subject.survives() else "changed", subject.survives(), "as written")
-    watch = subject.watch()
+    bars.equal(f"{kind}: entry from before ours is as written", subject.survives(), True)
+    watch, changed = subject.watch(), 0
     for turn in range(CHANGES):
         subject.write(turn)
         if turn % (CHANGES // SPEC_CHANGES) == 0:
             subject.change_spec(turn)
-        bars.missed += not subject.survives()
+        changed += not subject.survives()
         time.sleep(PAUSE)
     time.sleep(SETTLE)
     ours = subject.foreign_writes(watch)
-    bars.check(f"{kind}: entry while both write", "as written" if subject.survives() else "changed", subject.survives(), "as written")
+    bars.equal(f"{kind}: changed entries while both write", changed + (not subject.survives()), 0)
     print(f"       {kind}: {CHANGES} hostile writes, {SPEC_CHANGES} changes of the spec, {subject.conflicts} conflicts")
     bars.at_most(f"{kind}: writes of ours meanwhile", ours, SPEC_CHANGES * 2)
     time.sleep(SETTLE)
@@ -159,13 +203,13 @@ def attack(subject, bars):
         until("ours is back", subject.ours_is_there, 20)
     time.sleep(SETTLE)
     bars.at_most(f"{kind}: writes of ours after {DROPS} replaced lists", subject.foreign_writes(watch), DROPS * 2)
-    bars.check(f"{kind}: entry after that", "as written" if subject.survives() else "changed", subject.survives(), "as written")
+    bars.equal(f"{kind}: entry is as written after that", subject.survives(), True)
     if isinstance(subject, EntrySubject):
         subject.write(1, alone=True, count=subject.most)
         time.sleep(SETTLE)
         bars.at_most(f"{kind}: writes of ours into a full list", subject.foreign_writes(watch), 1)
         bars.equal(f"{kind}: hostile entries in a full list that survive", len(subject.of(HOSTILE)), subject.most)
-        bars.check(f"{kind}: the full list", "as written" if subject.survives() else "changed", subject.survives(), "as written")
+        bars.equal(f"{kind}: the full list is as written", subject.survives(), True)
         subject.write(1, alone=True)
         until("ours is back after a full list", subject.ours_is_there, 20)
     watch.stop()
@@ -211,9 +255,19 @@ def main():
     gateway.write(0)
     for subject in subjects:
         until(f"{subject.kind} has an entry of ours", subject.ours_is_there)
-    for subject in [*subjects, gateway]:
-        attack(subject, bars)
-    site.remove()
+    ingress = IngressSubject(site, "ingresses", "door")
+    ingress.make(site)
+    time.sleep(SETTLE)
+    bars.equal("ingresses: metadata after the first write of ours",
+               {field: api.get(ingress.path)["metadata"].get(field) for field in ingress.metadata}, ingress.metadata)
+    api.merge(ingress.path, {"metadata": ingress.metadata})
+    ingress.write(0)
+    try:
+        for subject in [*subjects, gateway, ingress]:
+            attack(subject, bars)
+    finally:
+        api.merge(ingress.path, {"metadata": {"finalizers": None}})
+        site.remove()
     bars.end()
 
 

@@ -20,7 +20,7 @@ import threading
 import time
 
 import gateway_pods
-from cluster_api import (Api, Bars, Caller, Server, Site, arguments, claim_endpoint_addresses, endpoint_address, until)
+from cluster_api import (Api, Bars, Server, Site, arguments, claim_endpoint_addresses, endpoint_address, is_live, until)
 
 NAMESPACES = 50
 SHARE = 10  # endpoints of a Service, and routes to it
@@ -63,9 +63,8 @@ class Many:
 
     def wait_until_live(self, numbers):
         for address, port in self.pods():
-            caller = Caller(f"{address}:{port}")
             for number in numbers:
-                until(f"{self.host(number)} answers", lambda: caller.status(self.host(number)) == 200, 120)
+                until(f"{self.host(number)} answers", lambda: is_live(f"{address}:{port}", self.host(number), 1), 120)
 
     def pods(self):
         port = self.main.target_port(80)

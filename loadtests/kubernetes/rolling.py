@@ -23,7 +23,7 @@ from cluster_api import Api, Bars, Site, arguments
 from traffic import KINDS, Traffic
 
 SETTLE = 5
-SECOND_NAME = "localhost/tallygate:second"
+FIRST_NAME, SECOND_NAME = "localhost/tallygate:0.1.0", "localhost/tallygate:second"
 
 
 def restart(api, _given):
@@ -36,7 +36,7 @@ def upgrade(api, _given):
     before = gateway_pods.image(api)
     if before != SECOND_NAME:
         subprocess.run(["ctr", "images", "tag", "--force", before, SECOND_NAME], check=True, stdout=subprocess.DEVNULL)
-    gateway_pods.set_image(api, f"{SECOND_NAME}" if before != SECOND_NAME else "localhost/tallygate:0.1.0")
+    gateway_pods.set_image(api, SECOND_NAME if before != SECOND_NAME else FIRST_NAME)
     gateway_pods.rolled_out(api)
 
 

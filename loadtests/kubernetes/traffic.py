@@ -25,7 +25,7 @@ import time
 
 import gateway_pods
 import websocket
-from cluster_api import NODE, until
+from cluster_api import NODE, is_live, until
 
 HTTP_PORT, GRPC_PORT = 9011, 9012
 KINDS = ("h1", "new", "h2", "h2tls", "grpc", "ws")
@@ -319,7 +319,7 @@ def run_servers(ready, stopping, results):
         disable_nagle_algorithm = True
 
         def do_GET(self):
-            seen.append(self.headers["x-number"])
+            seen.append(self.headers.get("x-number", "warm"))
             if self.headers.get("Upgrade", "").lower() == "websocket":
                 self.echo()
                 return
@@ -418,7 +418,7 @@ class Traffic:
         address = make_objects(self.site)
         self.wait_until_live(address)
         time.sleep(1)
-        self.before, self.series_before = gateway_pods.usage(self.site.namespace), self.ok_series()
+        self.before, self.series_before = gateway_pods.usage(self.site.api, self.site.namespace), self.ok_series()
         self.callers = []
         for kind in self.kinds:
             target = {"address": address, "host": f"{kind}.example", "rate": RATES[kind], "tls": kind == "h2tls"}
@@ -429,18 +429,9 @@ class Traffic:
 
     def wait_until_live(self, address):
         """Until both pods have answered each host many times: a pod may be later than another one."""
-        def answers(kind):
-            connection = http.client.HTTPConnection(address, timeout=5)
-            try:
-                connection.request("GET", "/", headers={"Host": f"{kind}.example", "x-number": "warm"})
-                return connection.getresponse().status
-            except OSError:
-                return 0
-            finally:
-                connection.close()
         for kind in self.kinds:
             if kind != "grpc":
-                until(f"{kind} answers", lambda: all(answers(kind) == 200 for _ in range(10)))
+                until(f"{kind} answers", lambda: is_live(address, f"{kind}.example"))
         if "grpc" in self.kinds:
             until("grpc answers", lambda: all(grpc_answers(address) for _ in range(10)))
 
@@ -467,7 +458,7 @@ class Traffic:
         return found
 
     def read_books(self):
-        self.usage, self.series = gateway_pods.usage(self.site.namespace), self.ok_series()
+        self.usage, self.series = gateway_pods.usage(self.site.api, self.site.namespace), self.ok_series()
 
     def books(self, kind):
         """What each side counted since the start: callers, servers, ledgers and /metrics."""
