@@ -27,7 +27,7 @@ SHARE = 10  # endpoints of a Service, and routes to it
 MEMORY_MIB = 128
 CPU_PERCENT = 1
 REST_SECONDS = 60
-SERIES = 10_000
+SERIES = 20_000  # `capacity.series`
 
 
 class Many:
@@ -35,6 +35,7 @@ class Many:
 
     def __init__(self, api, count):
         self.api, self.count = api, count
+        self.hosts = [self.host(number) for number in range(count)]
         self.main = Site(api, "many")
         listeners = [{"name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}}]
         self.address = self.main.gateway(listeners=listeners)
@@ -117,8 +118,8 @@ def series(api, bars):
 class Poller:
     """Asks all hosts in turn, each on a new connection, and counts the answers by status."""
 
-    def __init__(self, many, address, port):
-        self.many, self.address, self.port = many, address, port
+    def __init__(self, hosts, address, port):
+        self.hosts, self.address, self.port = hosts, address, port
         self.answers, self.first_answer, self.stopping = collections.Counter(), None, threading.Event()
         self.first_wrong = None
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -127,20 +128,21 @@ class Poller:
     def run(self):
         turn = 0
         while not self.stopping.is_set():
-            answer = self.ask(turn % self.many.count)
+            host = self.hosts[turn % len(self.hosts)]
+            answer = self.ask(host)
             self.answers[answer] += 1
             if isinstance(answer, int):
                 turn += 7  # a step without a common divisor with the number of hosts
                 self.first_answer = self.first_answer or time.time()
                 if answer != 200 and not self.first_wrong:
-                    self.first_wrong = (time.time(), answer, self.many.host(turn % self.many.count))
+                    self.first_wrong = (time.time(), answer, host)
             else:
                 time.sleep(0.002)
 
-    def ask(self, number):
+    def ask(self, host):
         connection = http.client.HTTPConnection(self.address, self.port, timeout=5)
         try:
-            connection.request("GET", "/", headers={"Host": self.many.host(number), "Connection": "close"})
+            connection.request("GET", "/", headers={"Host": host, "Connection": "close"})
             return connection.getresponse().status
         except (OSError, http.client.HTTPException) as fault:
             return type(fault).__name__
@@ -159,7 +161,7 @@ class Poller:
 def start_after_kill(many, bars):
     name, process = next(iter(gateway_pods.gateways().items()))
     address = gateway_pods.addresses(many.api)[name]
-    poller = Poller(many, address, many.main.target_port(80))
+    poller = Poller(many.hosts, address, many.main.target_port(80))
     time.sleep(1)
     begun = time.time()
     process.kill()
@@ -187,7 +189,7 @@ def start_after_delete(many, bars):
         found = gateway_pods.pod(many.api, name)
         return found and found["metadata"]["uid"] != before and found["status"].get("podIP")
     address = until("the new pod has an address", new_address, 180)
-    poller = Poller(many, address, many.main.target_port(80))
+    poller = Poller(many.hosts, address, many.main.target_port(80))
     until("the pod is ready", lambda: gateway_pods.admin(address, "/readyz")[0] == 200, 120)
     time.sleep(3)
     print(f"deleted {name}: answers of the new pod: {poller.stop()}")
@@ -196,7 +198,7 @@ def start_after_delete(many, bars):
 
 
 def roll(many, bars):
-    poller = Poller(many, many.address, 80)
+    poller = Poller(many.hosts, many.address, 80)
     gateway_pods.restart(many.api)
     gateway_pods.rolled_out(many.api)
     answers = poller.stop()

@@ -477,5 +477,7 @@ class Traffic:
         print(f"{kind:6} answered={books['answered']} failed={books['failed']} servers={books['servers']} "
               f"ledgers: ok={books['ok']} others: {others} metrics={books['metrics']} connections={log.connections} "
               f"told to leave={log.told} resent={log.resent} echoes={log.echoes}")
+        if log.failed:
+            print(f"       failed between {min(log.failed)[0]} and {max(log.failed)[0]}")
         for when, number, why in log.failed[:FAILURES_SHOWN]:
             print(f"       {when} {number}: {why}")
