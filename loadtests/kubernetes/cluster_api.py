@@ -67,15 +67,22 @@ class Api:
 
     def call(self, method, path, body=None, kind="application/json"):
         """Status and answer. 404 and 409 are answers; every other refusal ends the script."""
+        text = None if body is None else json.dumps(body)
+        try:
+            status, read = self.send(method, path, text, kind)
+        except (ConnectionError, http.client.HTTPException):  # it was idle for too long, and all calls can be repeated
+            del self.local.connection
+            status, read = self.send(method, path, text, kind)
+        if status >= 300 and status not in (404, 409):
+            raise SystemExit(f"{method} {path}: {status} {read[:600]}")
+        return status, json.loads(read) if read else None
+
+    def send(self, method, path, text, kind):
         if not hasattr(self.local, "connection"):
             self.local.connection = self.connection()
-        text = None if body is None else json.dumps(body)
         self.local.connection.request(method, path, text, {"Content-Type": kind})
         response = self.local.connection.getresponse()
-        read = response.read()
-        if response.status >= 300 and response.status not in (404, 409):
-            raise SystemExit(f"{method} {path}: {response.status} {read[:600]}")
-        return response.status, json.loads(read) if read else None
+        return response.status, response.read()
 
     def get(self, path):
         status, found = self.call("GET", path)

@@ -8,8 +8,8 @@
    the watch has shown every route as Accepted with its generation, and `attachedRoutes` of the Gateway is N.
 2. Each MODIFIED event with another resourceVersion is a write. At most two for each route; those of the Gateway, whose
    count of routes changes meanwhile, are printed.
-3. Rest: watches of all kinds that the controller reads or writes, but Leases, in namespaces other than kube-system. No event in
-   `--rest` seconds, and no growth of tallygate_kube_status_writes_total.
+3. Rest: watches of all kinds that the controller reads or writes, but Leases, in namespaces other than kube-system, and of its own
+   Events. No change in `--rest` seconds, and no growth of tallygate_kube_status_writes_total.
 
 Exit code 1: a bar is missed. Python's standard library only.
 """
@@ -18,7 +18,7 @@ import collections
 import time
 
 import gateway_pods
-from cluster_api import GATEWAY_API, OURS_API, Api, Bars, Server, Site, Watch, arguments, is_accepted, until
+from cluster_api import CONTROLLER, GATEWAY_API, OURS_API, Api, Bars, Server, Site, Watch, arguments, is_accepted, until
 
 BAR_SECONDS = 2
 BAR_WRITES = 2
@@ -108,8 +108,9 @@ def rest(api, seconds, bars):
         time.sleep(1)
         for name, watch in watches.items():
             for _, event in watch.taken():
-                meta = event["object"]["metadata"]
-                if meta.get("namespace") != "kube-system":
+                item, meta = event["object"], event["object"]["metadata"]
+                is_foreign = name == "events" and item.get("reportingController") != CONTROLLER
+                if meta.get("namespace") != "kube-system" and not is_foreign:
                     managers = sorted({field["manager"] for field in meta.get("managedFields", [])})
                     found[f"{event['type']} {name} {meta.get('namespace', '')}/{meta['name']} {managers}"] += 1
     for what, many in found.most_common(20):
