@@ -66,6 +66,10 @@ cluster-test: need-compiler ## test the cluster itself (workloads, volumes, roll
 	@tests/cluster/cluster test
 	@tests/cluster/real-api.sh
 
+.PHONY: cluster-proofs
+cluster-proofs: ## measure the controller and roll-outs on a test cluster, as root, after `make image`: loadtests/kubernetes/README.md; an hour; ARGS="restart kill" for some
+	@loadtests/kubernetes/proofs up && loadtests/kubernetes/proofs run $(ARGS); status=$$?; loadtests/kubernetes/proofs down; exit $$status
+
 .PHONY: conformance
 conformance: ## run the Gateway API's conformance suite on a cluster of its own, as root: tests/conformance/README.md; make conformance ARGS="--manifest FILE"
 	@tests/conformance/conformance run $(ARGS)
