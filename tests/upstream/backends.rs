@@ -76,7 +76,8 @@ async fn share_without_a_backend_is_answered_500_and_costs_nothing() {
             }
         }
     }
-    assert!((49..=51).contains(&bad), "{bad} of 100");
+    // Each of two workers is at most one request beside its half.
+    assert!((48..=52).contains(&bad), "{bad} of 100");
     let usage = world.close().await;
     assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "unreachable")), (100 - bad, bad));
     assert_eq!(usage.admitted("traffic-police").units, 5 * (100 - bad));

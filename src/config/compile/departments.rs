@@ -28,18 +28,21 @@ pub(crate) struct CompiledDepartments {
     pub(crate) unclaimed: Arc<HashSet<Name>>,
 }
 
+/// Departments with the documents that they were compiled from.
+pub(crate) type KeptDepartments = (Vec<Arc<DepartmentDocument>>, CompiledDepartments);
+
 /// Compiles the departments. Those of `before` are used again if all their documents are the same: departments may
 /// claim identities from each other.
 pub(crate) fn compile_departments(
     departments: &[Arc<DepartmentDocument>],
     listeners: &[ListenerSettings],
-    (context, before): (CompileContext<'_>, Option<&(Vec<Arc<DepartmentDocument>>, CompiledDepartments)>),
+    (context, before): (CompileContext<'_>, Option<&KeptDepartments>),
     place: &DocPath<'_>,
 ) -> CompiledDepartments {
     if departments.is_empty() && !context.may_be_empty {
         place.problem("at least one department is required; without one, every command is refused");
     }
-    let is_same = |known: &&(Vec<Arc<DepartmentDocument>>, CompiledDepartments)| {
+    let is_same = |known: &&KeptDepartments| {
         known.0.len() == departments.len()
             && known.0.iter().zip(departments).all(|(one, other)| Arc::ptr_eq(one, other))
     };

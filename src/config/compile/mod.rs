@@ -32,12 +32,12 @@ use std::sync::Arc;
 
 use crate::policy::{MatchPlace, PolicyConflict, PolicySnapshot, SnapshotDraft};
 
-use super::document::{ConfigDocument, DepartmentDocument, GrantDocument, MatchListDocument, SubsystemDocument};
+use super::document::{ConfigDocument, GrantDocument, MatchListDocument, SubsystemDocument};
 use super::parse::problem::ConfigProblem;
 use super::settings::gateway_settings::{GatewaySettings, ListenerSettings, SubsystemTlsSettings};
 pub(crate) use compile_context::CompileContext;
 use compile_context::{BackendParts, CommonInputs, PartList};
-use departments::CompiledDepartments;
+use departments::KeptDepartments;
 use doc_path::{DocPath, ProblemList};
 use grants::GrantPart;
 use subsystems::SubsystemPart;
@@ -46,7 +46,7 @@ use subsystems::SubsystemPart;
 #[derive(Debug)]
 pub(crate) struct CompiledParts {
     pub(crate) inputs: CommonInputs,
-    pub(crate) departments: (Vec<Arc<DepartmentDocument>>, CompiledDepartments),
+    pub(crate) departments: KeptDepartments,
     pub(crate) backends: BackendParts,
     pub(crate) subsystems: PartList<SubsystemDocument, SubsystemPart>,
     pub(crate) grants: PartList<GrantDocument, GrantPart>,

@@ -187,8 +187,9 @@ fn granted_in_ingress(ingress: &IngressOutcome, globs: &[Box<str>]) -> Vec<Grant
     };
     let is_unmatched = |glob: &str| !ingress.subsystems.iter().any(|subsystem| matches(glob, subsystem));
     let granted = ingress.subsystems.iter().enumerate().map(|(position, subsystem)| {
-        let counts = |glob: &&Box<str>| matches(glob, subsystem) || (position == 0 && is_unmatched(glob));
-        GrantedSubsystem { id: subsystem.id.clone(), commands: globs.iter().filter(counts).cloned().collect() }
+        let counts = |glob: &str| matches(glob, subsystem) || (position == 0 && is_unmatched(glob));
+        let commands = globs.iter().filter(|glob| counts(glob)).cloned().collect();
+        GrantedSubsystem { id: subsystem.id.clone(), commands }
     });
     granted.filter(|one| !one.commands.is_empty()).collect()
 }
