@@ -123,7 +123,9 @@ def objects(site, pki):
     site.route("cameras", HOST, "cameras", rule=rule)
     api.apply(ours("grants"), {
         "apiVersion": version, "kind": "Grant", "metadata": {"name": "cameras"},
-        "spec": {"targetRefs": [{"kind": "HTTPRoute", "name": "cameras"}], "departments": [DEPARTMENTS[0]]}})
+        "spec": {"targetRefs": [{"kind": "HTTPRoute", "name": "cameras"},
+                                {"group": "networking.k8s.io", "kind": "Ingress", "name": "door"}],
+                 "departments": [DEPARTMENTS[0]]}})
     backend = {"service": {"name": "cameras", "port": {"number": 80}}}
     api.apply(site.path("networking.k8s.io", "v1", "ingresses"), {
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
@@ -153,6 +155,7 @@ def check_ledger(site, pki, address, bars):
     answers += [ask(door, 443, INGRESS_HOST, own, "/") for _ in range(COMMANDS)]
     bars.equal("answers through Gateway and Ingress", dict(collections.Counter(answers)), {200: COMMANDS * 2})
     bars.equal("another department through the Gateway", ask(address, 443, HOST, other, path), 403)
+    bars.equal("another department through the Ingress", ask(door, 443, INGRESS_HOST, other, "/"), 403)
     bars.equal("a path that is no command", ask(address, 443, HOST, own, "/cameras/other"), 404)
     nobody = ask(address, 443, HOST, pki.context(), path)
     bars.check("without a certificate through the Gateway", nobody, not isinstance(nobody, int), "no handshake")

@@ -1,8 +1,8 @@
 //! The families of the measurements: durations, connections, limits and upstreams, summed over the workers.
 //!
-//! Guarantees: bounded. Upstreams, queues and durations have at most `capacity.series` series each, however many
-//! servers, backends and subsystems there are. Those that do not fit, in the order of their names, are shown as one:
-//! `other`.
+//! Guarantees: bounded. Upstreams, queues and durations have at most `capacity.series` series together, however many
+//! servers, backends and subsystems there are: half of them for upstreams, a quarter each for the others. What does not
+//! fit, in the order of the names, is shown as one: `other`.
 
 use std::sync::Arc;
 
@@ -79,8 +79,8 @@ fn folded<K, V>(mut all: Vec<(K, V)>, most: usize, other: K, add: impl Fn(&mut V
 }
 
 impl Telemetry {
-    /// All measurements since the process started, as families with at most `series_max` series for upstreams, for
-    /// queues and for subsystems.
+    /// All measurements since the process started, as families with at most `series_max` series for upstreams, queues
+    /// and subsystems.
     pub(crate) fn runtime_families(&self, series_max: usize) -> Vec<MetricFamily> {
         let traffic = self.traffic_families(series_max);
         [traffic, self.upstream_families(series_max), self.queue_families(series_max)].concat()
@@ -106,7 +106,7 @@ impl Telemetry {
 
     fn upstream_families(&self, series_max: usize) -> Vec<MetricFamily> {
         let other = [Name::OTHER, Name::OTHER].map(str::to_owned);
-        let most = series_max / SERIES_OF_UPSTREAM;
+        let most = series_max / 2 / SERIES_OF_UPSTREAM;
         let upstreams = folded(self.upstreams_in_use(), most, other, UpstreamCounts::add);
         let each = |read: fn(&UpstreamCounts) -> u64| {
             upstreams.iter().map(move |(labels, counts)| (labels.clone(), to_float(read(counts))))
@@ -130,7 +130,7 @@ impl Telemetry {
         let counts = |stats: &QueueStats| [stats.waiting.get(), stats.full.get(), stats.timeout.get()];
         let all = queues.iter().map(|(name, stats)| (name.to_string(), counts(stats))).collect();
         let add = |sum: &mut [u64; 3], one: [u64; 3]| sum.iter_mut().zip(one).for_each(|(sum, one)| *sum += one);
-        let queues = folded(all, series_max / SERIES_OF_QUEUE, Name::OTHER.to_owned(), add);
+        let queues = folded(all, series_max / 4 / SERIES_OF_QUEUE, Name::OTHER.to_owned(), add);
         let waiting = queues.iter().map(|(name, [waiting, ..])| ([name.clone()], to_float(*waiting)));
         let failures = queues.iter().flat_map(|(name, [_, full, timeout])| {
             let reasons = [("full", *full), ("timeout", *timeout)];
@@ -147,7 +147,7 @@ impl Telemetry {
     fn command_durations(&self, series_max: usize) -> Vec<([String; 1], DurationDistribution)> {
         let durations = lock_unpoisoned(&self.durations);
         let all = durations.commands.iter().map(|(subsystem, workers)| (subsystem.to_string(), workers.clone()));
-        let most = series_max / SERIES_OF_SUBSYSTEM;
+        let most = series_max / 4 / SERIES_OF_SUBSYSTEM;
         let kept = folded(all.collect(), most, Name::OTHER.to_owned(), |sum: &mut Vec<_>, one| sum.extend(one));
         let sum = |workers: &[Arc<DurationHistogram>]| {
             DurationHistogram::sum_workers(COMMAND_BOUNDS, workers.iter().map(|one| &**one))
@@ -246,7 +246,7 @@ mod tests {
             queue.full.increment();
             recorder.record_command(&name(&format!("s{number:03}")), Duration::from_millis(3));
         }
-        let at_most = |series: usize| 3 * series + SERIES_OF_UPSTREAM + SERIES_OF_QUEUE + SERIES_OF_SUBSYSTEM;
+        let at_most = |series: usize| series + SERIES_OF_UPSTREAM + SERIES_OF_QUEUE + SERIES_OF_SUBSYSTEM;
         for series in [0, 1, 60, 120, 10_000] {
             let shown = lines(&telemetry, series);
             let groups =
