@@ -166,10 +166,9 @@ impl WorkerPools {
         if self.has_dropped.take() {
             self.settings.health.forget_unused();
         }
+        self.settings.kept_pools.sweep();
         for pools in self.backends.borrow().values() {
-            pools.by_server.values().for_each(|pool| pool.sweep());
-            // A server may be healthy again or have another limit.
-            pools.queue.wake_first();
+            pools.queue.wake_first(); // a server may be healthy again or have another limit
         }
     }
 }

@@ -106,6 +106,7 @@ impl TrafficWorker {
             tls: Arc::clone(&components.subsystem_tls),
             in_flight: Rc::clone(&in_flight),
             worker_share: WorkerShare { index, workers },
+            kept_pools: Rc::default(),
         });
         let config = WorkerConfig::new(components.published.load_full(), &pools, None);
         Self {

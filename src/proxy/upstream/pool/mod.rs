@@ -8,6 +8,7 @@
 //!
 //! Leaves to others: the choice of a server (`load_balancing`), opening connections (`transport`), resends (`resend`).
 
+pub(crate) mod kept_pools;
 mod pending_session;
 pub(crate) mod response_deadline;
 pub(crate) mod send_error;
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 use crate::model::Finished;
 use crate::policy::UpstreamProtocol;
 
+use self::kept_pools::KeptPools;
 use self::pending_session::{PendingSession, SessionWaiter};
 use self::response_deadline::{ExpiredTimeout, ResponseDeadline};
 use self::send_error::SendError;
@@ -54,8 +56,9 @@ pub(crate) struct ConnectionPool {
     pending_sessions: RefCell<Vec<Rc<PendingSession>>>,
     idle_max: usize,
     idle_time: Duration,
-    /// The time of the last sweep. It is precise enough for the idle timeout, and reading it is free.
-    last_sweep: Cell<Instant>,
+    kept_pools: Rc<KeptPools>,
+    /// Whether it is among `kept_pools`.
+    is_listed: Cell<bool>,
 }
 
 struct IdleConnection {
@@ -121,7 +124,8 @@ impl ConnectionPool {
             pending_sessions: RefCell::default(),
             idle_max: settings.idle_max,
             idle_time: settings.idle_time,
-            last_sweep: Cell::new(Instant::now()),
+            kept_pools: Rc::clone(&settings.kept_pools),
+            is_listed: Cell::new(false),
         }
     }
 
@@ -252,34 +256,45 @@ impl ConnectionPool {
     }
 
     /// Shares a new session with all later requests.
-    fn add_session(&self, session: &Http2Session) {
+    fn add_session(self: &Rc<Self>, session: &Http2Session) {
+        self.list();
         let mut sessions = self.sessions.borrow_mut();
         if sessions.len() < self.idle_max {
             sessions.push(session.clone());
         }
     }
 
-    fn put_idle(&self, connection: Box<Http1Connection>) {
+    fn put_idle(self: &Rc<Self>, connection: Box<Http1Connection>) {
+        self.list();
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.idle_max {
             let max = connection.idle_max.map_or(self.idle_time, |max| max.min(self.idle_time));
-            idle.push(IdleConnection { connection, since: self.last_sweep.get(), idle_max: max });
+            idle.push(IdleConnection { connection, since: self.kept_pools.swept_at(), idle_max: max });
         }
     }
 
-    /// Closes connections that exceeded the idle timeout, and connections that the server closed.
-    pub(crate) fn sweep(&self) {
-        let now = Instant::now();
-        self.last_sweep.set(now);
+    /// From now on the pool is swept.
+    fn list(self: &Rc<Self>) {
+        if !self.is_listed.replace(true) {
+            self.kept_pools.add(self);
+        }
+    }
+
+    /// Closes connections that exceeded the idle timeout, and connections that the server closed. Returns whether any
+    /// are left; without one the pool is not swept any more.
+    fn sweep(&self, now: Instant) -> bool {
         self.idle
             .borrow_mut()
             .retain_mut(|idle| self.is_fresh(idle.since, idle.idle_max) && idle.connection.is_reusable());
         let since = now.checked_sub(self.idle_time).unwrap_or(now);
         self.sessions.borrow_mut().retain(|session| session.is_in_use_since(since));
+        let is_kept = !self.idle.borrow().is_empty() || !self.sessions.borrow().is_empty();
+        self.is_listed.set(is_kept);
+        is_kept
     }
 
     fn is_fresh(&self, since: Instant, max: Duration) -> bool {
-        self.last_sweep.get().saturating_duration_since(since) < max
+        self.kept_pools.swept_at().saturating_duration_since(since) < max
     }
 }
 

@@ -17,6 +17,8 @@ use crate::model::Name;
 use crate::proxy::capacity::load_shedding::InFlightLimiter;
 use crate::proxy::upstream::endpoint::outlier_ejection::UpstreamHealth;
 
+use super::kept_pools::KeptPools;
+
 /// The settings that all pools of a worker share.
 #[derive(Clone)]
 pub(crate) struct PoolSettings {
@@ -32,6 +34,8 @@ pub(crate) struct PoolSettings {
     pub(crate) worker_share: WorkerShare,
     /// The requests in flight of the worker, and its limits on buffers.
     pub(crate) in_flight: Rc<InFlightLimiter>,
+    /// The pools of the worker that keep connections.
+    pub(crate) kept_pools: Rc<KeptPools>,
 }
 
 /// One worker's share of a limit that is divided among all workers.
