@@ -27,7 +27,7 @@ SHARE = 10  # endpoints of a Service, and routes to it
 MEMORY_MIB = 128
 CPU_PERCENT = 1
 REST_SECONDS = 60
-SERIES = 40_500  # twice `capacity.series`, and the fixed ones
+SERIES = 100_500  # `capacity.series` for each of four families of usage, once for the measurements, and the fixed ones
 
 
 class Many:
