@@ -83,6 +83,8 @@ def measure_routes(site, address, count, changing):
                 raise SystemExit(f"{host} does not answer within 30 s")
             time.sleep(POLL)
         times.append((time.time() - begun) * 1000)
+        if times[-1] > BAR_MS:
+            print(f"route {number} after {times[-1]:.0f} ms, from {begun:.3f}")
         wrong += sum(caller.status(host) != 200 for _ in range(5))
     churn.stop()
     bars = Bars()
