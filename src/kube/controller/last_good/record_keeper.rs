@@ -99,8 +99,8 @@ impl RecordKeeper {
         }
     }
 
-    /// Waits until nothing has changed for the time `quiet`, at most for the time `longest`, and until `earliest`. Returns
-    /// whether it is time to write; otherwise the drain has begun.
+    /// Waits until nothing has changed for the time `quiet`, at most for the time `longest`, and until `earliest`.
+    /// Returns whether it is time to write; otherwise the drain has begun.
     async fn await_quiet(
         &mut self,
         (quiet, longest): (Duration, Duration),
