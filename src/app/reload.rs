@@ -190,7 +190,7 @@ impl ConfigReloader {
         }
         let replaced = self.publish_policy(&configuration);
         let Configuration { settings, snapshot, excluded, .. } = configuration;
-        // What nobody waits for follows once the new policy is live.
+        // Once the new policy is live: only new listeners wait for it.
         let changes = self.finish_policy(&snapshot, replaced);
         let tls = self.components.listener_tls.load();
         let activation = Activation::new(bound, &settings, &tls, &self.source.interner);

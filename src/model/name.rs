@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use dashmap::DashMap;
 
+use super::identity_token::IdentityToken;
+
 /// An identifier of 1 to [`Name::MAX_BYTES`] characters from `A-Z a-z 0-9 . _ -`, starting with a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
@@ -93,20 +95,8 @@ pub enum BadName {
 pub struct NameInterner {
     numbers: DashMap<Arc<str>, u32>,
     next_number: AtomicU32,
-    identity: Arc<()>,
+    identity: IdentityToken,
 }
-
-/// Which interner has assigned a number. Numbers of two interners have nothing in common.
-#[derive(Clone, Debug)]
-pub struct InternerIdentity(Arc<()>);
-
-impl PartialEq for InternerIdentity {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for InternerIdentity {}
 
 impl NameInterner {
     /// The number of a department.
@@ -119,9 +109,9 @@ impl NameInterner {
         format!("d/{id}")
     }
 
-    /// The identity of this interner.
-    pub fn identity(&self) -> InternerIdentity {
-        InternerIdentity(Arc::clone(&self.identity))
+    /// The identity of this interner: numbers of two interners have nothing in common.
+    pub fn identity(&self) -> &IdentityToken {
+        &self.identity
     }
 
     /// The number of `key`, if it has one.

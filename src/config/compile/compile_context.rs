@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 use crate::config::document::{BackendDocument, SubsystemDocument};
 use crate::config::parse::source_files::SourceFiles;
 use crate::config::settings::gateway_settings::{GatewaySettings, ListenerSettings};
-use crate::model::{InternerIdentity, Name, NameInterner};
+use crate::model::{IdentityToken, Name, NameInterner};
 use crate::policy::{Backend, DownstreamProtocol, Durability};
 
 /// The context in which a document is compiled.
@@ -41,7 +41,7 @@ pub(crate) struct BackendParts {
 /// What every part may depend on, beside its own document.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CommonInputs {
-    numbers: InternerIdentity,
+    numbers: IdentityToken,
     workers: usize,
     durability: Durability,
     listeners: Vec<ListenerInputs>,
@@ -60,7 +60,7 @@ struct ListenerInputs {
 impl CommonInputs {
     pub(crate) fn new(settings: &GatewaySettings, numbers: &NameInterner) -> Self {
         Self {
-            numbers: numbers.identity(),
+            numbers: numbers.identity().clone(),
             workers: settings.workers,
             durability: settings.durability,
             listeners: settings.listeners.iter().map(ListenerInputs::new).collect(),

@@ -3,7 +3,8 @@
 //! Guarantees:
 //! - Objects are in the order of their keys.
 //! - An event that shows the same object again is no change.
-//! - A store with the same [`FactRevision`] as before has the same facts, but for what the server shows of statuses.
+//! - A store with the same revision as before has the same facts, but for what the server shows of statuses. Stores of
+//!   different indexes have different revisions, unless one is a clone of the other.
 //!
 //! Leaves to others:
 //! - references between kinds: `translate`.
@@ -15,16 +16,16 @@ use serde_json::Value;
 
 use super::change::Change;
 use super::fact::Fact;
-use super::fact_revision::FactRevision;
 use super::kind_state::{KindState, OBJECTS_MAX};
 use crate::kube::objects::{KubeObject, ObjectKey};
+use crate::model::IdentityToken;
 
 /// The objects of one kind, by namespace and name.
 #[derive(Clone, Debug)]
 pub struct FactStore<T> {
     objects: BTreeMap<ObjectKey, StoredFact<T>>,
     state: KindState,
-    revision: FactRevision,
+    revision: IdentityToken,
 }
 
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ struct StoredFact<T> {
 
 impl<T> Default for FactStore<T> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), state: KindState::default(), revision: FactRevision::default() }
+        Self { objects: BTreeMap::new(), state: KindState::default(), revision: IdentityToken::default() }
     }
 }
 
@@ -67,7 +68,7 @@ impl<T> FactStore<T> {
     }
 
     /// The revision of the facts.
-    pub fn revision(&self) -> &FactRevision {
+    pub fn revision(&self) -> &IdentityToken {
         &self.revision
     }
 
@@ -121,7 +122,7 @@ impl<T> FactStore<T> {
     /// Begins a new revision if facts have changed.
     fn changed(&mut self, change: Change) -> Change {
         if change.facts {
-            self.revision = FactRevision::default();
+            self.revision = IdentityToken::default();
         }
         change
     }

@@ -59,7 +59,7 @@ use self::gateways::{GatewayListenerPlan, GatewayPlan, plan_gateways};
 use self::grants::{GrantSubjects, translate_grants};
 use self::ingresses::{IngressTranslation, ingress_addresses, translate_ingresses};
 use self::named_document::DocumentPool;
-use self::routes::{RouteMemo, RouteSurroundings, RouteTranslation};
+use self::routes::{CommonRouteInputs, RouteMemo, RouteTranslation};
 use self::services::plan_services;
 use super::CONTROLLER_NAME;
 use super::index::Index;
@@ -191,7 +191,7 @@ impl Translator {
         let gateway_documents: Vec<(String, Value)> = gateway_documents.collect();
         let gateway_documents = self.pooled(gateway_documents);
         let (command_sets, closed) = (CommandSets::read(index, check), ClosedRoutes::read(index));
-        self.routes.begin(index, RouteSurroundings::new(index, &gateway_documents));
+        self.routes.begin(index, CommonRouteInputs::new(index, &gateway_documents));
         let policies = TlsPolicies::read(index, &mut texts);
         let mut routes = RouteTranslation {
             index,

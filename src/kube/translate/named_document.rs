@@ -48,6 +48,11 @@ impl NamedDocument {
         serde_json::from_str(&self.text).unwrap_or_default() // it was written by `new`
     }
 
+    /// This document, or `before` if it is the same.
+    pub(super) fn shared_with(self, before: Option<&Arc<Self>>) -> Arc<Self> {
+        before.filter(|before| ***before == self).map(Arc::clone).unwrap_or_else(|| Arc::new(self))
+    }
+
     /// The SHA-256 of name and content.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
@@ -69,16 +74,9 @@ impl DocumentPool {
 
     /// The document with this name and content: that of the last translation, if it is the same.
     pub(super) fn take(&mut self, name: &str, content: &Value) -> Arc<NamedDocument> {
-        let document = NamedDocument::new(name, content);
-        let known = self.now.get(name).or_else(|| self.before.get(name)).filter(|known| ***known == document);
-        let document = known.map_or_else(|| Arc::new(document), Arc::clone);
-        self.keep(&document);
+        let document = NamedDocument::new(name, content).shared_with(self.before.get(name));
+        self.now.insert(Arc::clone(document.name()), Arc::clone(&document));
         document
-    }
-
-    /// Keeps a document for the next translation.
-    pub(super) fn keep(&mut self, document: &Arc<NamedDocument>) {
-        self.now.insert(Arc::clone(document.name()), Arc::clone(document));
     }
 }
 

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use self::attachment::{AttachingRoute, Attachment};
 use self::route_memo::TranslatedRoute;
-pub(super) use self::route_memo::{RouteMemo, RouteSurroundings};
+pub(super) use self::route_memo::{CommonRouteInputs, RouteMemo};
 use super::backends::{BackendOverrides, BackendProtocol, BackendSet, BackendUser};
 use super::closed_routes::ClosedRoutes;
 use super::command_sets::{CommandSets, commands_of_rule};
@@ -115,16 +115,16 @@ impl RouteTranslation<'_, '_> {
     }
 
     fn translate(&mut self, key: &ObjectKey, fact: &RouteFact) -> TranslatedRoute {
+        let kind = fact.kind();
         let translated = match fact {
-            RouteFact::Http(fact) => fact.valid().map(|route| self.translate_route(http_parts(key, route))),
-            RouteFact::Grpc(fact) => fact.valid().map(|route| self.translate_route(grpc_parts(key, route))),
+            RouteFact::Http(fact) => fact.valid().map(|route| self.translate_route(kind, http_parts(key, route))),
+            RouteFact::Grpc(fact) => fact.valid().map(|route| self.translate_route(kind, grpc_parts(key, route))),
             RouteFact::Tls(fact) => fact.valid().map(|route| self.translate_tls_route(key, route)),
         };
         let uses = self.backends.take_uses();
         let Some(AttachedRoute { attachments, resolved, document }) = translated.flatten() else {
             return TranslatedRoute { uses, ..TranslatedRoute::default() };
         };
-        let kind = fact.kind();
         let parent = |one: &Attachment<'_>| (one.parent.clone(), vec![one.accepted.clone(), resolved.clone()]);
         let document = document.map(|content| NamedDocument::new(&format!("{kind} {key}"), &content));
         let outcome = RouteOutcome {
@@ -143,7 +143,7 @@ impl RouteTranslation<'_, '_> {
     }
 
     /// Translates a route of requests; `None` if all its parents belong to other controllers.
-    fn translate_route<'r>(&mut self, route: RouteParts<'r>) -> Option<AttachedRoute<'r>> {
+    fn translate_route<'r>(&mut self, kind: ObjectKind, route: RouteParts<'r>) -> Option<AttachedRoute<'r>> {
         let RouteParts { attaching, rules } = route;
         let mut attachments = attachment::attach(self.index, self.gateways, attaching);
         if attachments.is_empty() {
@@ -160,7 +160,7 @@ impl RouteTranslation<'_, '_> {
                 (None, Condition::holds(RESOLVED_REFS, "ResolvedRefs"))
             }
         };
-        let document = commands.and_then(|commands| self.document(attaching, &attachments, commands));
+        let document = commands.and_then(|commands| self.document((kind, attaching), &attachments, commands));
         Some(AttachedRoute { attachments, resolved, document })
     }
 
@@ -270,11 +270,10 @@ impl RouteTranslation<'_, '_> {
     /// The document of a route that is attached to a listener which serves.
     fn document(
         &self,
-        route: AttachingRoute<'_>,
+        (kind, route): (ObjectKind, AttachingRoute<'_>),
         attachments: &[Attachment<'_>],
         commands: Vec<Value>,
     ) -> Option<Value> {
-        let kind = if route.kind == "GRPCRoute" { ObjectKind::GrpcRoute } else { ObjectKind::HttpRoute };
         let listeners = attachment::bindings(self.gateways, attachments, |_| true);
         if listeners.is_empty() || commands.is_empty() {
             return None;

@@ -34,7 +34,7 @@ const FIRST_WRITE_TIME: Duration = Duration::from_secs(1);
 const WRITE_PAUSE: Duration = Duration::from_secs(30);
 
 /// A stream of changes has ended when none has come for this time. A write syncs the disk, and a route that is made
-/// meanwhile is live later: 80 to 190 ms instead of 20 (`loadtests/results/2026-12-01-kubernetes.md`).
+/// meanwhile is live later: 80 to 120 ms instead of 20 (`loadtests/results/2026-12-01-kubernetes.md`).
 const QUIET_TIME: Duration = Duration::from_secs(5);
 
 /// The longest time from a change to its write.

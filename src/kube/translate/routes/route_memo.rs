@@ -2,7 +2,7 @@
 //!
 //! Guarantees:
 //! - The translation of a route is taken again only if everything that it depends on is the same: the route itself, the
-//!   Services that it looked up, and what all routes share ([`RouteSurroundings`]).
+//!   Services that it looked up, and what all routes share ([`CommonRouteInputs`]).
 //! - A route that is translated again to the same document keeps the document.
 //!
 //! Leaves to others: translation (`routes`, `tls_routes`).
@@ -11,10 +11,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::RouteOutcome;
-use crate::kube::index::{FactRevision, Index, RouteFact};
+use crate::kube::index::{Index, RouteFact};
 use crate::kube::objects::{ObjectKey, ObjectKind};
 use crate::kube::translate::backends::BackendUses;
 use crate::kube::translate::named_document::{DocumentList, NamedDocument};
+use crate::model::IdentityToken;
 
 /// What a route was translated to.
 #[derive(Debug, Default)]
@@ -29,14 +30,14 @@ pub(super) struct TranslatedRoute {
 
 /// What the translation of every route depends on, beside the route and its Services.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::kube::translate) struct RouteSurroundings {
+pub(in crate::kube::translate) struct CommonRouteInputs {
     /// The facts that Gateways, references, policies, CommandSets and Grants are made of.
-    revisions: [FactRevision; 10],
+    revisions: [IdentityToken; 10],
     /// The documents of the Gateways: they show which listeners are live, which depends on Services and policies too.
     gateways: DocumentList,
 }
 
-impl RouteSurroundings {
+impl CommonRouteInputs {
     pub(in crate::kube::translate) fn new(index: &Index, gateways: &DocumentList) -> Self {
         let revisions = [
             index.gateway_classes().revision(),
@@ -50,7 +51,7 @@ impl RouteSurroundings {
             index.command_sets().revision(),
             index.grants().revision(),
         ];
-        Self { revisions: revisions.map(FactRevision::clone), gateways: gateways.clone() }
+        Self { revisions: revisions.map(IdentityToken::clone), gateways: gateways.clone() }
     }
 }
 
@@ -60,10 +61,10 @@ type KnownRoute = (RouteFact, Arc<TranslatedRoute>);
 /// The translations of all routes: those of the last translation, and those of the one that is being made.
 #[derive(Debug, Default)]
 pub(in crate::kube::translate) struct RouteMemo {
-    surroundings: Option<RouteSurroundings>,
-    /// Whether the last translation had the same surroundings.
+    common: Option<CommonRouteInputs>,
+    /// Whether the last translation had the same common inputs.
     is_current: bool,
-    services: FactRevision,
+    services: IdentityToken,
     /// Whether the last translation had the same Services.
     has_same_services: bool,
     before: HashMap<(ObjectKind, ObjectKey), KnownRoute>,
@@ -72,9 +73,9 @@ pub(in crate::kube::translate) struct RouteMemo {
 
 impl RouteMemo {
     /// Begins a translation.
-    pub(in crate::kube::translate) fn begin(&mut self, index: &Index, surroundings: RouteSurroundings) {
-        self.is_current = self.surroundings.as_ref() == Some(&surroundings);
-        self.surroundings = Some(surroundings);
+    pub(in crate::kube::translate) fn begin(&mut self, index: &Index, common: CommonRouteInputs) {
+        self.is_current = self.common.as_ref() == Some(&common);
+        self.common = Some(common);
         self.has_same_services = self.services == *index.services().revision();
         self.services = index.services().revision().clone();
         self.before = std::mem::take(&mut self.now);
@@ -97,8 +98,7 @@ impl RouteMemo {
     /// A new document of a route: that of the last translation, if it is the same.
     pub(super) fn document(&self, kind: ObjectKind, key: &ObjectKey, document: NamedDocument) -> Arc<NamedDocument> {
         let known = self.before.get(&(kind, key.clone())).and_then(|(_, translated)| translated.document.as_ref());
-        let same = known.filter(|known| ***known == document).map(Arc::clone);
-        same.unwrap_or_else(|| Arc::new(document))
+        document.shared_with(known)
     }
 
     /// Keeps the translation of a route for the next time.
