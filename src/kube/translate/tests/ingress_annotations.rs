@@ -272,13 +272,54 @@ fn client_certificates_belong_to_the_host() {
     assert!(outcome("own3").document.is_some());
 }
 
+/// A PEM certificate of an authority, and an empty revocation list of it.
+fn authority_with_list() -> (String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    parameters.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    let pem = parameters.self_signed(&key).expect("a certificate").pem();
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2026, 1, 1),
+        next_update: rcgen::date_time_ymd(2126, 1, 1),
+        crl_number: rcgen::SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&rcgen::Issuer::new(parameters, key)).expect("a list");
+    (pem, list.pem().expect("PEM"))
+}
+
 #[test]
-fn revocation_lists_of_the_secret_refuse_the_ingress() {
+fn revocation_lists_of_the_secret_belong_to_the_host() {
     let mut cluster = cluster();
-    secret(&mut cluster, "ca", &[("ca.crl", "x")]);
+    let (authority, list) = authority_with_list();
+    secret(&mut cluster, "ca", &[("ca.crt", &authority), ("ca.crl", &list)]);
+    let host = json!({
+        "tls": [{ "hosts": ["a.example"], "secretName": "tls" }],
+        "rules": [{ "host": "a.example", "http": { "paths": [path("/", "web")] } }],
+    });
+    add_ingress(&mut cluster, "i", host, &[("auth-tls-secret", "shop/ca")]);
+    let translation = cluster.translated();
+    compiled(&translation);
+    let mut documents = translation.documents.iter();
+    let listeners =
+        documents.find(|document| document.name().starts_with("the listeners")).expect("listeners").content();
+    let client_auth = &listeners["listeners"][1]["tls"]["certificates"][0]["clientAuth"];
+    assert_eq!(client_auth["revocation"], json!(["memory:secret/shop/ca/ca.crl"]), "{listeners:#}");
+    assert_eq!(client_auth["expiredRevocation"], "refuse");
+    assert_eq!(*translation.texts.0["memory:secret/shop/ca/ca.crl"], *list.as_bytes());
+}
+
+#[test]
+fn revocation_lists_that_cannot_be_used_refuse_the_ingress() {
+    let mut cluster = cluster();
+    secret(&mut cluster, "ca", &[("ca.crl", "expired")]); // as the check of these tests finds
     add_ingress(&mut cluster, "i", spec(&["/"]), &[("auth-tls-secret", "shop/ca")]);
     let outcome = cluster.translated().ingresses.remove(0);
-    assert!(outcome.document.is_none() && outcome.faults.iter().any(|(_, why)| why.contains("ca.crl")), "{outcome:?}");
+    let why = |(reason, why): &(&str, String)| *reason == "InvalidCACertificateRef" && why.contains("not a current");
+    assert!(outcome.document.is_none() && outcome.faults.iter().any(why), "{outcome:?}");
 }
 
 #[test]
