@@ -246,6 +246,18 @@ fn every_problem_is_reported_with_its_path() {
             "not a duration",
         ),
         ("otherCommands: refuse", "otherCommands: yes", "subsystems[0].otherCommands", "refuse, allow"),
+        (
+            "units: 1\n",
+            "units: 1\n        bandwidthLimit: { rate: 10 }\n",
+            "subsystems[0].commands[0].bandwidthLimit.rate",
+            "not a size",
+        ),
+        (
+            "units: 1\n",
+            "units: 1\n        bandwidthLimit: { rate: 1B, after: 18446744073709551615KiB }\n",
+            "subsystems[0].commands[0].bandwidthLimit.after",
+            "too large",
+        ),
         ("[gateway.city.example]", "[\"a.*.example\"]", "subsystems[0].hosts[0]", "wildcards"),
         ("[gateway.city.example]", "[\"*\"]", "subsystems[0].hosts[0]", "wildcards"),
         ("[gateway.city.example]", "[\"*.\"]", "subsystems[0].hosts[0]", "*.name for one label"),

@@ -32,6 +32,7 @@ use crate::proxy::upstream::{
 };
 
 use super::admit::Admitted;
+use super::bandwidth_limiter::BandwidthLimiter;
 use super::context::RequestContext;
 use super::destination::ChosenBackend;
 use super::gzip::{self, GzipBody};
@@ -185,10 +186,12 @@ fn metered_response(
         is_grpc: call.is_grpc,
     };
     let encoder = gzip::start_encoding(&call.worker, admitted.accepts_gzip, (status, &mut headers), &body.size_hint());
+    let bandwidth = admitted.command.shape.as_ref().and_then(|shape| shape.bandwidth);
+    let limiter = bandwidth.map(|limit| BandwidthLimiter::new(limit, call.arrived_at));
     let body = MeteredBody::new(body, (admitted.in_flight, lease), verdict, limits);
     let mut response = Response::new(match encoder {
-        Some(encoder) => ResponseBody::Gzip(Box::new(GzipBody::new(body, encoder))),
-        None => ResponseBody::Metered(Box::new(body)),
+        Some(encoder) => ResponseBody::Gzip(Box::new(GzipBody::new(body, encoder, limiter))),
+        None => ResponseBody::Metered(Box::new(body.limited_by(limiter))),
     });
     *response.status_mut() = status;
     *response.headers_mut() = headers;

@@ -125,6 +125,7 @@ fn what_is_taken_compiles() {
         &[("backend-protocol", "GRPCS"), ("proxy-ssl-secret", "tls")],
         &[("limit-rps", "10"), ("limit-connections", "3"), ("limit-burst-multiplier", "2")],
         &[("limit-rpm", "10"), ("limit-rps", "1"), ("limit-whitelist", "10.0.0.0/8")],
+        &[("limit-rate", "9007199254740991"), ("limit-rate-after", "9007199254740991"), ("proxy-buffering", "on")],
         &[("whitelist-source-range", "10.0.0.0/8"), ("denylist-source-range", "10.1.2.3")],
         &[
             ("auth-tls-secret", "shop/tls"),
@@ -447,7 +448,7 @@ fn annotations_are_counted_by_what_becomes_of_them() {
     let annotations = [
         ("ssl-redirect", "true"),
         ("limit-rps", "10"),
-        ("limit-rate", "10"),
+        ("custom-http-errors", "404"),
         ("service-upstream", "true"),
         ("something-new", "1"),
         ("new-auth", "1"),
