@@ -4,8 +4,8 @@
 //! - The numbers are those of nginx (`limit_rate` and `limit_rate_after`, `ngx_http_write_filter`): at a time `t` after
 //!   the arrival of the command, at most `after + rate * (t + 1 s)` bytes were handed over; and each piece is followed
 //!   by a pause, which is as long as its bytes beyond `after` take at the rate.
-//! - A pause that ended late by at most [`CATCH_UP_MAX`] makes the next one shorter, so that the rate does not depend on
-//!   the precision of timers.
+//! - A pause that ended late by at most [`CATCH_UP_MAX`] makes the next one shorter, so that the rate does not depend
+//!   on the precision of timers.
 //! - At most the rest of one frame is held. A limited response has one timer.
 //!
 //! Leaves to others: the frames, their metering, and timeouts (`response_body`, `gzip`).

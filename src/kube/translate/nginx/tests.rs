@@ -222,7 +222,7 @@ fn annotations_with_others_have_their_verdict() {
         (&[("cors-max-age", "long"), CORS], "lost"),
         (&[("cors-allow-credentials", "maybe"), CORS], "lost"),
         (&[("affinity-mode", "balanced"), SESSION], "taken"),
-        (&[("affinity-mode", "persistent"), SESSION], "differs"),
+        (&[("affinity-mode", "persistent"), SESSION], "taken"),
         (&[("affinity-canary-behavior", "legacy"), SESSION], "taken"),
         (&[("affinity-canary-behavior", "sticky"), SESSION], "differs"),
         (&[("session-cookie-name", "a;b"), SESSION], "lost"),
@@ -230,7 +230,8 @@ fn annotations_with_others_have_their_verdict() {
         (&[("session-cookie-path", "a; Secure"), SESSION], "lost"),
         (&[("session-cookie-max-age", "-1"), SESSION], "lost"),
         (&[("session-cookie-samesite", "Most"), SESSION], "lost"),
-        (&[("session-cookie-change-on-failure", "true"), SESSION], "differs"),
+        (&[("session-cookie-change-on-failure", "true"), SESSION], "taken"),
+        (&[("session-cookie-change-on-failure", "maybe"), SESSION], "lost"),
         (&[("session-cookie-change-on-failure", "false"), SESSION], "taken"),
         (&[("upstream-hash-by", "$remote_addr"), SESSION], "taken"),
         (&[BY_HEADER, CANARY], "taken"),
@@ -427,6 +428,17 @@ fn servers_are_called_as_the_annotations_say() {
                 "name": "route", "path": "/a", "domain": "a.example", "maxAge": "3600s", "secure": true, "sameSite": "None",
             } } }),
         ),
+        (
+            &[SESSION, ("affinity-mode", "persistent"), ("session-cookie-change-on-failure", "true")],
+            json!({ "balance": { "cookie": {
+                "name": "INGRESSCOOKIE", "mode": "persistent", "changeOnFailure": true,
+            } } }),
+        ),
+        (
+            &[SESSION, ("affinity-mode", "balanced"), ("session-cookie-change-on-failure", "false")],
+            json!({ "balance": { "cookie": { "name": "INGRESSCOOKIE" } } }),
+        ),
+        (&[("affinity-mode", "persistent"), ("session-cookie-change-on-failure", "true")], json!({})),
         (&[("proxy-send-timeout", "90")], json!({})),
     ] {
         assert_eq!(Value::Object(plan(&["/"], annotations).upstream.keys), expected, "{annotations:?}");

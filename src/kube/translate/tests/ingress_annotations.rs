@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::config::{ConfigLoader, Configuration, MemoryDocument, MemoryDocuments, SharedDocuments};
 use crate::identity::{MemoryOrDisk, MemoryTexts};
 use crate::model::{Name, NameInterner};
-use crate::policy::{QueryPairs, RouteMatch, RouteRequest};
+use crate::policy::{HashSource, LoadBalancing, QueryPairs, RouteMatch, RouteRequest, SessionCookie, SessionSecret};
 
 const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
@@ -148,6 +148,7 @@ fn what_is_taken_compiles() {
         &[("auth-tls-secret", "shop/tls"), ("auth-tls-verify-client", "optional_no_ca")],
         &[("auth-tls-secret", "shop/tls"), ("auth-tls-verify-client", "off")],
         &[("affinity", "cookie"), ("session-cookie-max-age", "3600"), ("session-cookie-domain", "a.example")],
+        &[("affinity", "cookie"), ("affinity-mode", "persistent"), ("session-cookie-change-on-failure", "true")],
         &[("something-new", "x")],
     ] {
         let document = document(&["/", "/app"], annotations);
@@ -161,6 +162,37 @@ fn what_is_taken_compiles() {
     ] {
         assert_ne!(document(paths, &[("rewrite-target", target)]), Value::Null, "{paths:?}");
     }
+}
+
+/// The cookie of the only backend with one, in the configuration of a cluster whose class has this UID.
+fn session_cookie(class_uid: &str, annotations: &[(&str, &str)]) -> SessionCookie {
+    let mut cluster = cluster();
+    let class = json!({
+        "metadata": { "name": "ours", "uid": class_uid, "generation": 1 },
+        "spec": { "controller": CONTROLLER_NAME },
+    });
+    cluster.add_object(ObjectKind::IngressClass, class);
+    add_ingress(&mut cluster, "i", spec(&["/"]), annotations);
+    let snapshot = compiled(&cluster.translated()).snapshot;
+    let cookies = snapshot.backends.iter().filter_map(|backend| match &backend.balance {
+        LoadBalancing::Hash(HashSource::Cookie(cookie)) => Some(SessionCookie::clone(cookie)),
+        _ => None,
+    });
+    let cookies: Vec<SessionCookie> = cookies.collect();
+    assert_eq!(cookies.len(), 1, "{cookies:?}");
+    cookies.into_iter().next().expect("a cookie")
+}
+
+#[test]
+fn all_replicas_have_the_secret_of_persistent_sessions_and_other_clusters_have_another() {
+    let balanced = session_cookie("4d2c", &[("affinity", "cookie")]);
+    assert!(balanced.persistence.is_none() && !balanced.changes_on_failure);
+    let annotations =
+        [("affinity", "cookie"), ("affinity-mode", "persistent"), ("session-cookie-change-on-failure", "true")];
+    let [one, same, other] = ["4d2c", "4d2c", "9e71"].map(|uid| session_cookie(uid, &annotations));
+    assert!(one.changes_on_failure);
+    assert_eq!(one.persistence, Some(SessionSecret::new("sessions of the IngressClass 4d2c")));
+    assert!(one == same && one != other);
 }
 
 #[test]
