@@ -92,6 +92,8 @@ pub(super) fn ingress_addresses(index: &Index, settings: &ServiceSettings) -> Ve
 struct IngressPlan<'a> {
     key: &'a ObjectKey,
     ingress: &'a Ingress,
+    /// The UID of its class.
+    class_uid: Box<str>,
     nginx: NginxPlan,
     user: BackendUser,
     client_auth: Option<Value>,
@@ -238,7 +240,8 @@ fn plan_ingress<'a>(
     let faults: Vec<IngressFault> = lossy.map(fault).collect();
     let is_refused = nginx.refuses();
     let user = BackendUser::default();
-    let mut plan = IngressPlan { key, ingress, nginx, user, client_auth: None, is_refused, faults };
+    let class_uid = class_of(index, fact, ingress).map(|class| class.meta.uid.clone()).unwrap_or_default();
+    let mut plan = IngressPlan { key, ingress, class_uid, nginx, user, client_auth: None, is_refused, faults };
     if !plan.is_refused {
         take_client_auth(index, &mut plan, texts);
         take_upstream(index, &mut plan, texts);
@@ -296,7 +299,13 @@ fn secret_auth(
 
 /// Says how servers are called (`backend-protocol`, `proxy-ssl-*`, timeouts).
 fn take_upstream(index: &Index, plan: &mut IngressPlan<'_>, texts: &mut TextCollector<'_>) {
-    let UpstreamPlan { is_http2, is_tls, secret, server_name, keys } = plan.nginx.upstream.clone();
+    let UpstreamPlan { is_http2, is_tls, secret, server_name, mut keys } = plan.nginx.upstream.clone();
+    if let Some(cookie) = keys.get_mut("balance").and_then(|balance| balance.get_mut("cookie"))
+        && cookie["mode"] == "persistent"
+    {
+        // Nobody can guess the UID of an object, and all replicas know it.
+        cookie["secret"] = json!(format!("sessions of the IngressClass {}", plan.class_uid));
+    }
     let protocol = is_http2.map(|is_http2| if is_http2 { BackendProtocol::Http2 } else { BackendProtocol::Http1 });
     let mut overrides = BackendOverrides { protocol, tls: None, keys };
     if is_tls {
@@ -429,18 +438,25 @@ fn canaries<'p>(plans: &'p [IngressPlan<'_>]) -> CanaryMap<'p> {
 }
 
 fn is_ours(index: &Index, fact: &Fact<Ingress>, ingress: &Ingress) -> bool {
-    let is_our_class = |name: &str| {
-        let class = index.ingress_classes().valid(&ObjectKey::cluster_wide(name));
-        class.is_some_and(|class| &*class.controller == CONTROLLER_NAME)
+    class_of(index, fact, ingress).is_some()
+}
+
+/// The class of an Ingress, if it is one of this controller.
+fn class_of<'a>(index: &'a Index, fact: &Fact<Ingress>, ingress: &Ingress) -> Option<&'a Fact<IngressClass>> {
+    let is_ours = |class: &IngressClass| &*class.controller == CONTROLLER_NAME;
+    let our_class = |name: &str| {
+        let key = ObjectKey::cluster_wide(name);
+        index.ingress_classes().valid(&key).filter(|class| is_ours(class))?;
+        index.ingress_classes().get(&key)
     };
     match (&ingress.ingress_class_name, fact.meta.annotation(CLASS_ANNOTATION)) {
-        (Some(class), _) => is_our_class(class),
-        (None, Some(class)) => is_our_class(class),
+        (Some(class), _) => our_class(class),
+        (None, Some(class)) => our_class(class),
         (None, None) => {
-            let mut classes = index.ingress_classes().iter();
-            let default =
+            let is_default =
                 |fact: &Fact<IngressClass>| fact.meta.annotation(IngressClass::DEFAULT_ANNOTATION) == Some("true");
-            classes.any(|(key, fact)| default(fact) && is_our_class(&key.name))
+            let mut classes = index.ingress_classes().iter().filter(|(_, fact)| is_default(fact));
+            classes.find_map(|(key, _)| our_class(&key.name))
         }
     }
 }
