@@ -23,9 +23,10 @@ use tokio::time::Instant;
 use crate::ledger::{HourGrouping, SealedHours};
 use crate::model::Window;
 use crate::report::{
-    HourSamplesError, SampleFormat, parse_hour_grouping, utc_seconds_text, write_empty_hours, write_hour_samples,
+    CommonLabels, HourSamplesError, SampleFormat, parse_hour_grouping, utc_seconds_text, write_empty_hours,
+    write_hour_samples,
 };
-use crate::telemetry::LimitHit;
+use crate::telemetry::{LimitHit, Telemetry};
 
 use super::accept_header::preferred_format;
 use super::query_text::percent_decoded;
@@ -55,6 +56,17 @@ impl Default for HourPages {
     }
 }
 
+impl HourPages {
+    /// Takes a place for a page, or returns the response to a request for which there is none.
+    fn take_place(&self, telemetry: &Telemetry) -> Result<OwnedSemaphorePermit, Box<AdminResponse>> {
+        Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
+            telemetry.count_limit_hit(LimitHit::AdminHourPages);
+            let full = format!("{HOUR_PAGES_MAX} pages of hours are being written, which is the limit; retry later");
+            Box::new(problem_response(StatusCode::SERVICE_UNAVAILABLE, &full))
+        })
+    }
+}
+
 /// A page while it is written. Its place is free when it is dropped.
 struct OpenPage {
     hours: SealedHours,
@@ -75,10 +87,9 @@ pub(crate) async fn hours_response(state: &AdminState, request: &Parts) -> Admin
         Ok(query) => query,
         Err(problem) => return problem_response(StatusCode::BAD_REQUEST, &problem),
     };
-    let Ok(place) = Arc::clone(&state.hour_pages.0).try_acquire_owned() else {
-        state.telemetry.count_limit_hit(LimitHit::AdminHourPages);
-        let full = format!("{HOUR_PAGES_MAX} pages of hours are being written, which is the limit; retry later");
-        return problem_response(StatusCode::SERVICE_UNAVAILABLE, &full);
+    let place = match state.hour_pages.take_place(&state.telemetry) {
+        Ok(place) => place,
+        Err(response) => return *response,
     };
     let hours = match state.ledger.sealed_hours(query.grouping).await {
         Ok(hours) => hours,
@@ -189,7 +200,7 @@ impl OpenPage {
     }
 
     fn write(mut self, windows: Range<Window>, mut writer: ChunkWriter) -> Result<(), HourSamplesError> {
-        write_hour_samples(&mut self.hours, windows, (self.format, &mut writer))?;
+        write_hour_samples(&mut self.hours, windows, (self.format, CommonLabels::default(), &mut writer))?;
         Ok(writer.finish()?)
     }
 }
@@ -232,6 +243,18 @@ mod tests {
             let problem = HoursQuery::parse(query).expect_err(query);
             assert!(problem.contains(reason), "{query}: {problem}");
         }
+    }
+
+    #[test]
+    fn third_page_at_a_time_is_refused_and_counted() {
+        let (pages, telemetry) = (HourPages::default(), Telemetry::new());
+        let first = pages.take_place(&telemetry).expect("a place");
+        let _second = pages.take_place(&telemetry).expect("a place");
+        let refused = pages.take_place(&telemetry).expect_err("no third place");
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(telemetry.limit_hit_count(LimitHit::AdminHourPages), 1);
+        drop(first);
+        assert!(pages.take_place(&telemetry).is_ok(), "a place is free once a page is written");
     }
 
     fn time(text: &str) -> Timestamp {

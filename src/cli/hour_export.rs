@@ -17,7 +17,9 @@ use clap::Args;
 use crate::clock::Clock;
 use crate::ledger::SealedHours;
 use crate::model::Window;
-use crate::report::{HourSamplesError, ReportRange, SampleFormat, parse_hour_grouping, write_hour_samples};
+use crate::report::{
+    CommonLabels, HourSamplesError, ReportRange, SampleFormat, parse_hour_grouping, write_hour_samples,
+};
 
 use super::{BadUsage, print_message};
 
@@ -42,6 +44,10 @@ pub(super) struct HourExportArgs {
     /// With --format openmetrics: department,subsystem or department,subsystem,command [default: department,subsystem]
     #[arg(long, value_name = "KEYS")]
     by: Option<String>,
+    /// With --format openmetrics: a label of every sample, such as job=tallygate-hours; may be given several times. With
+    /// the labels that a Prometheus adds to what it scrapes, the samples are the same as the scraped ones
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<String>,
     /// With --format openmetrics: export days of which the ledger has only sums, each as one sample in its first hour.
     /// Load them only where the Prometheus has no samples of these days
     #[arg(long)]
@@ -55,6 +61,7 @@ impl HourExportArgs {
             ("--from", self.from.is_some()),
             ("--to", self.to.is_some()),
             ("--by", self.by.is_some()),
+            ("--label", !self.labels.is_empty()),
             ("--compacted-days", self.compacted_days),
         ];
         match given.into_iter().find(|(_, is_given)| *is_given) {
@@ -70,21 +77,23 @@ impl HourExportArgs {
 pub(super) struct HourExport {
     hours: SealedHours,
     windows: Range<Window>,
+    labels: CommonLabels,
 }
 
 impl HourExport {
     /// Opens the ledger and checks the range.
     pub(super) fn prepare(ledger: &Path, args: &HourExportArgs, clock: &Clock) -> anyhow::Result<Self> {
         let grouping = parse_hour_grouping(args.by.as_deref().unwrap_or(DEFAULT_GROUPING));
+        let labels = CommonLabels::parse(&args.labels).map_err(|error| BadUsage(format!("--label: {error}")))?;
         let hours = SealedHours::open(ledger, grouping.map_err(|error| BadUsage(format!("--by: {error}")))?)?;
         let windows = exported_windows(&hours, args, clock.window())?;
         hours.refuse_cut_days(&windows)?;
-        Ok(Self { hours, windows })
+        Ok(Self { hours, windows, labels })
     }
 
     /// Writes the samples.
     pub(super) fn write(mut self, to: &mut impl Write) -> Result<(), HourSamplesError> {
-        write_hour_samples(&mut self.hours, self.windows, (SampleFormat::OpenMetrics, to))?;
+        write_hour_samples(&mut self.hours, self.windows, (SampleFormat::OpenMetrics, self.labels, to))?;
         Ok(to.flush()?)
     }
 }

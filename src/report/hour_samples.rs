@@ -21,7 +21,7 @@ use std::ops::Range;
 use crate::ledger::{HourGrouping, HourHead, HourUsage, LedgerError, SealedHours};
 use crate::model::Window;
 
-use super::sample_text::{GaugeFamily, SampleFormat, SampleLabels, SampleWriter};
+use super::sample_text::{CommonLabels, GaugeFamily, SampleFormat, SampleWriter};
 
 /// The time from the timestamp of an hour's samples to its end.
 const SECONDS_BEFORE_END: i64 = 60;
@@ -96,21 +96,21 @@ pub fn parse_hour_grouping(text: &str) -> Result<HourGrouping, BadHourGrouping> 
 pub fn write_hour_samples(
     hours: &mut SealedHours,
     windows: Range<Window>,
-    (format, out): (SampleFormat, &mut impl Write),
+    (format, common, out): (SampleFormat, CommonLabels, &mut impl Write),
 ) -> Result<(), HourSamplesError> {
     let windows = windows.start.0..windows.end.0;
-    let mut page = HourPage(SampleWriter::new(format, out));
+    let mut page = HourPage(SampleWriter::new(format, out, common));
     page.0.begin_family(&ADJUSTMENT_UNITS, None)?;
     for window in windows.clone().map(Window) {
         for one in hours.corrections(window) {
             let labels = [("department", one.department), ("period", one.period)];
-            page.0.write_sample(&ADJUSTMENT_UNITS, SampleLabels(&labels), (one.units, sample_time(window)))?;
+            page.0.write_sample(&ADJUSTMENT_UNITS, &labels, (one.units, sample_time(window)))?;
         }
     }
     page.0.begin_family(&HEAD_NUMBER, None)?;
     for window in windows.clone().map(Window) {
         let sample = (hours.head(window)?.number, sample_time(window));
-        page.0.write_sample(&HEAD_NUMBER, SampleLabels(&[]), sample)?;
+        page.0.write_sample(&HEAD_NUMBER, &[], sample)?;
     }
     page.0.begin_family(&HEAD_PART, None)?;
     for window in windows.clone().map(Window) {
@@ -123,7 +123,7 @@ pub fn write_hour_samples(
 
 /// Writes a page without samples. `why` is added to the help of its first family.
 pub fn write_empty_hours(why: &str, (format, out): (SampleFormat, &mut impl Write)) -> io::Result<()> {
-    let mut page = SampleWriter::new(format, out);
+    let mut page = SampleWriter::new(format, out, CommonLabels::default());
     page.begin_family(&HOUR_COMMANDS, Some(why))?;
     page.finish()
 }
@@ -139,8 +139,7 @@ struct HourPage<'a, W>(SampleWriter<'a, W>);
 impl<W: Write> HourPage<'_, W> {
     fn write_head_parts(&mut self, head: &HourHead, window: Window) -> io::Result<()> {
         for (part, digits) in HEAD_PARTS.into_iter().zip(head.hash.as_bytes().chunks(HEAD_PART_DIGITS)) {
-            let labels = SampleLabels(&[("part", part)]);
-            self.0.write_sample(&HEAD_PART, labels, (hexadecimal(digits), sample_time(window)))?;
+            self.0.write_sample(&HEAD_PART, &[("part", part)], (hexadecimal(digits), sample_time(window)))?;
         }
         Ok(())
     }
@@ -158,7 +157,7 @@ impl<W: Write> HourPage<'_, W> {
         }
         self.0.begin_family(&HOUR_SERIES, None)?;
         for (window, count) in windows.clone().map(Window).zip(counts) {
-            self.0.write_sample(&HOUR_SERIES, SampleLabels(&[]), (count, sample_time(window)))?;
+            self.0.write_sample(&HOUR_SERIES, &[], (count, sample_time(window)))?;
         }
         self.0.begin_family(&HOUR_UNITS, None)?;
         for window in windows.map(Window) {
@@ -178,14 +177,14 @@ impl<W: Write> HourPage<'_, W> {
         let department = ("department", usage.department.as_str());
         let sample = (value, sample_time(window));
         match (usage.subsystem, usage.command) {
-            (None, _) => self.0.write_sample(family, SampleLabels(&[department]), sample),
+            (None, _) => self.0.write_sample(family, &[department], sample),
             (Some(subsystem), None) => {
                 let labels = [department, ("subsystem", subsystem.as_str())];
-                self.0.write_sample(family, SampleLabels(&labels), sample)
+                self.0.write_sample(family, &labels, sample)
             }
             (Some(subsystem), Some(command)) => {
                 let labels = [department, ("subsystem", subsystem.as_str()), ("command", command.as_str())];
-                self.0.write_sample(family, SampleLabels(&labels), sample)
+                self.0.write_sample(family, &labels, sample)
             }
         }
     }
@@ -297,7 +296,7 @@ mod tests {
         fn page(&self, grouping: HourGrouping, format: SampleFormat) -> String {
             let mut hours = self.hours(grouping);
             let (windows, mut page) = (hours.sealed(), Vec::new());
-            write_hour_samples(&mut hours, windows, (format, &mut page)).expect("a page");
+            write_hour_samples(&mut hours, windows, (format, CommonLabels::default(), &mut page)).expect("a page");
             String::from_utf8(page).expect("text")
         }
     }
@@ -394,7 +393,7 @@ tallygate_usage_hour_units{department="parking"} 0 1793462340000
         let hash = "fffffffffffff0000000000001123456789abcdeffedcba98765430123456789";
         let head = HourHead { number: 7, hash: hash.to_owned() };
         let mut page = Vec::new();
-        let mut writer = HourPage(SampleWriter::new(SampleFormat::Text, &mut page));
+        let mut writer = HourPage(SampleWriter::new(SampleFormat::Text, &mut page, CommonLabels::default()));
         writer.write_head_parts(&head, Window(0)).expect("it is written");
         assert_eq!(
             String::from_utf8(page).expect("text"),
@@ -462,7 +461,12 @@ tallygate_ledger_head_part{part="4"} 73672165779337 3540000
             let cut = Window(random.u32(sealed.start.0..sealed.end.0));
             for windows in [sealed.clone(), sealed.start..cut, cut..sealed.end] {
                 let mut page = Vec::new();
-                write_hour_samples(&mut hours, windows.clone(), (SampleFormat::Text, &mut page)).expect("a page");
+                write_hour_samples(
+                    &mut hours,
+                    windows.clone(),
+                    (SampleFormat::Text, CommonLabels::default(), &mut page),
+                )
+                .expect("a page");
                 let page = String::from_utf8(page).expect("text");
                 let files = LedgerFiles::open(&ledger.path()).expect("files");
                 let (mut commands, mut units) = (BTreeMap::new(), BTreeMap::new());

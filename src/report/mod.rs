@@ -23,5 +23,5 @@ pub use hour_samples::{BadHourGrouping, HourSamplesError, parse_hour_grouping, w
 pub use ledger_sum::{LedgerPart, LedgerSum, listed};
 pub use report_query::{LedgerFacts, ReportCoverage, ReportQuery, utc_seconds_text};
 pub use report_range::{BadReportRange, ReportRange};
-pub use sample_text::SampleFormat;
+pub use sample_text::{BadCommonLabel, CommonLabels, SampleFormat};
 pub use usage_report::{ReportAdjustment, ReportLedger, ReportRow, SumOverflow, UsageReport};

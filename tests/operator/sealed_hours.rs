@@ -334,12 +334,16 @@ async fn export_of_hours_refuses_ranges_that_are_not_whole_and_sealed() {
         ),
         (["--from", "2026-10-01T04:00:00Z", "--by", "department,subsystem"], "the range is empty"),
         (["--from", "2026-10-01T00:00:00Z", "--by", "command"], "--by: cannot group hours by"),
+        (["--from", "2026-10-01T00:00:00Z", "--label", "job"], "--label: \"job\" is not a label; write NAME=VALUE"),
     ] {
         let (code, out, err) = history.export(&[&["--format", "openmetrics"][..], &range].concat()).await;
         assert!(code == 2 && out.is_empty() && err.contains(reason), "{range:?}: {code} {out}{err}");
     }
     let (code, _, err) = history.export(&["--from", "2026-10-01"]).await;
     assert!(code == 2 && err.contains("--from is an option of --format openmetrics"), "{err}");
+    let (code, out, _) = history.export(&["--format", "openmetrics", "--label", "job=hours"]).await;
+    let labelled = r#"tallygate_usage_hour_commands{job="hours",department="archive"} 0 1790816340"#;
+    assert!(code == 0 && out.lines().any(|line| line == labelled), "{out}");
     let (code, out, err) = history.export(&["--format", "openmetrics"]).await;
     assert_eq!((code, err.as_str()), (0, ""));
     let lines: Vec<_> = out.lines().filter(|line| line.contains("_units{")).collect();

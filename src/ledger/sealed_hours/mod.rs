@@ -71,9 +71,9 @@ impl SealedHours {
         self.calendar
     }
 
-    /// Returns the sealed hours: from the hour of the ledger's first start, or from the beginning of its first compacted
-    /// day, up to the first hour that is not sealed. The hours between, in which no gateway ran, are among them. No usage
-    /// is added to these hours any more.
+    /// Returns the sealed hours: from the hour of the ledger's first start, or from the begin of its first compacted
+    /// day, up to the first hour that is not sealed. The hours between, in which no gateway ran, are among them. No
+    /// usage is added to these hours any more.
     pub fn sealed(&self) -> Range<Window> {
         self.sealed.clone()
     }
