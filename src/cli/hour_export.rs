@@ -44,8 +44,8 @@ pub(super) struct HourExportArgs {
     /// With --format openmetrics: department,subsystem or department,subsystem,command [default: department,subsystem]
     #[arg(long, value_name = "KEYS")]
     by: Option<String>,
-    /// With --format openmetrics: a label of every sample, such as job=tallygate-hours; may be given several times. With
-    /// the labels that a Prometheus adds to what it scrapes, the samples are the same as the scraped ones
+    /// With --format openmetrics: a label of every sample, such as job=tallygate-hours; may be given several times.
+    /// With the labels that a Prometheus adds to what it scrapes, the samples are the same as the scraped ones
     #[arg(long = "label", value_name = "NAME=VALUE")]
     labels: Vec<String>,
     /// With --format openmetrics: export days of which the ledger has only sums, each as one sample in its first hour.
