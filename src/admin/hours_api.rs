@@ -10,6 +10,7 @@
 //!
 //! Leaves to others: the hours (`ledger`), the samples (`report`), and the stream (`response_body`).
 
+use std::io;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,8 +193,12 @@ impl OpenPage {
         let kind = content_type(self.format);
         let (body, writer) = AdminBody::stream(Instant::now() + PAGE_TIMEOUT);
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = self.write(windows, writer) {
-                tracing::warn!(%error, "a page of hours was not completed");
+            match self.write(windows, writer) {
+                Ok(()) => {}
+                Err(HourSamplesError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    tracing::debug!("the client of a page of hours has left"); // or asked with HEAD
+                }
+                Err(error) => tracing::warn!(%error, "a page of hours was not completed"),
             }
         });
         respond_with(StatusCode::OK, kind, body)
