@@ -2,7 +2,8 @@
 //!
 //! Guarantees: only GET and HEAD are allowed.
 //!
-//! Leaves to others: connections and limits (`server`), shared scrapes (`shared_scrape`), and usage (`usage_api`).
+//! Leaves to others: connections and limits (`server`), shared scrapes (`shared_scrape`), usage (`usage_api`), hours
+//! (`hours_api`).
 
 use std::sync::Arc;
 
@@ -17,12 +18,13 @@ use super::response::{
     AdminResponse, JSON_TYPE, METRICS_TYPE, TEXT_TYPE, method_not_allowed, problem_response, respond, unavailable,
 };
 use super::state::AdminState;
-use super::usage_api;
+use super::{hours_api, usage_api};
 
 /// An endpoint of the admin server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AdminEndpoint {
     Metrics,
+    Hours,
     Live,
     Ready,
     Config,
@@ -34,12 +36,13 @@ impl AdminEndpoint {
     pub(crate) fn route(method: &Method, path: &str) -> Result<Self, Box<AdminResponse>> {
         let endpoint = match path {
             "/metrics" => Self::Metrics,
+            "/metrics/hours" => Self::Hours,
             "/livez" => Self::Live,
             "/readyz" => Self::Ready,
             "/config" => Self::Config,
             "/api/v1/usage" => Self::Usage,
             _ => {
-                let there = "available: /metrics, /livez, /readyz, /config and /api/v1/usage";
+                let there = "available: /metrics, /metrics/hours, /livez, /readyz, /config and /api/v1/usage";
                 return Err(Box::new(problem_response(StatusCode::NOT_FOUND, there)));
             }
         };
@@ -52,6 +55,7 @@ impl AdminEndpoint {
 pub(crate) async fn handle_request(state: &AdminState, request: &http::request::Parts) -> AdminResponse {
     match AdminEndpoint::route(&request.method, request.uri.path()) {
         Ok(AdminEndpoint::Metrics) => metrics_response(state).await,
+        Ok(AdminEndpoint::Hours) => hours_api::hours_response(state, request).await,
         Ok(AdminEndpoint::Live) => respond(StatusCode::OK, TEXT_TYPE, "alive\n"),
         Ok(AdminEndpoint::Ready) => readiness_response(&state.ready, &(state.unserved)()),
         Ok(AdminEndpoint::Config) => config_response(&(state.view)().config),
@@ -114,6 +118,7 @@ mod tests {
     fn unknown_path_is_404_and_write_method_is_405() {
         for (method, path, expected) in [
             (Method::GET, "/metrics", Ok(AdminEndpoint::Metrics)),
+            (Method::GET, "/metrics/hours", Ok(AdminEndpoint::Hours)),
             (Method::HEAD, "/readyz", Ok(AdminEndpoint::Ready)),
             (Method::GET, "/api/v1/usage", Ok(AdminEndpoint::Usage)),
             (Method::POST, "/config", Err(405)),

@@ -2,24 +2,31 @@
 //!
 //! Guarantees: every response has `Cache-Control: no-store` and `X-Content-Type-Options: nosniff`.
 //!
-//! Leaves to others: the contents (`endpoints`, `usage_api`).
+//! Leaves to others: the contents (`endpoints`, `usage_api`, `hours_api`), and the body (`response_body`).
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Response, StatusCode};
-use http_body_util::Full;
 
-/// A response with a complete body.
-pub(crate) type AdminResponse = Response<Full<Bytes>>;
+use super::response_body::AdminBody;
+
+/// A response of the admin server.
+pub(crate) type AdminResponse = Response<AdminBody>;
 
 pub(crate) const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const OPENMETRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 pub(crate) const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 pub(crate) const JSON_TYPE: &str = "application/json";
 const PROBLEM_TYPE: &str = "application/problem+json";
 
-/// A response with this status and content type.
+/// A response with this status and content type, and a complete body.
 pub(crate) fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> AdminResponse {
-    let mut response = Response::new(Full::new(body.into()));
+    respond_with(status, kind, AdminBody::whole(body.into()))
+}
+
+/// A response with this status and content type.
+pub(crate) fn respond_with(status: StatusCode, kind: &'static str, body: AdminBody) -> AdminResponse {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let fields: [(HeaderName, &'static str); 3] =
         [(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];

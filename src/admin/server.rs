@@ -165,22 +165,26 @@ impl<S: AdminService> hyper::service::Service<Request<Incoming>> for ConnectionS
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         TrackedResponse {
             response: Box::pin(self.service.clone().oneshot(request)),
-            _busy: self.permit.begin_request(),
+            busy: Some(self.permit.begin_request()),
         }
     }
 }
 
-/// A response in progress; the connection is busy until it is ready.
+/// A response in progress. The connection is busy until its body has been passed on.
 struct TrackedResponse<F> {
     response: Pin<Box<F>>,
-    _busy: BusyGuard,
+    busy: Option<BusyGuard>,
 }
 
-impl<F: Future> Future for TrackedResponse<F> {
+impl<F: Future<Output = Result<AdminResponse, BoxError>>> Future for TrackedResponse<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.response.as_mut().poll(context)
+        let mut response = std::task::ready!(self.response.as_mut().poll(context));
+        if let (Ok(response), Some(busy)) = (&mut response, self.busy.take()) {
+            response.body_mut().hold(busy);
+        }
+        Poll::Ready(response)
     }
 }
 

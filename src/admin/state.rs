@@ -2,7 +2,7 @@
 //!
 //! Guarantees: cheap to clone; nothing in it can change the gateway.
 //!
-//! Leaves to others: connections and limits (`server`), responses (`endpoints`, `usage_api`).
+//! Leaves to others: connections and limits (`server`), responses (`endpoints`, `usage_api`, `hours_api`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use crate::lifecycle::Readiness;
 use crate::model::Name;
 use crate::telemetry::{RuntimeView, Telemetry};
 
+use super::hours_api::HourPages;
 use super::shared_scrape::SharedScrapes;
 
 /// The data sources of the endpoints. Cheap to clone.
@@ -31,6 +32,8 @@ pub struct AdminState {
     pub unserved: Arc<dyn Fn() -> Vec<Name> + Send + Sync>,
     /// The pages of metrics that are being rendered.
     pub scrapes: Arc<SharedScrapes>,
+    /// The pages of hours that are being written.
+    pub hour_pages: Arc<HourPages>,
     /// Reads the current state of the composition root.
     pub view: Arc<dyn Fn() -> RuntimeView + Send + Sync>,
 }

@@ -7,7 +7,6 @@
 
 use http::StatusCode;
 use jiff::Timestamp;
-use percent_encoding::percent_decode_str;
 
 use crate::model::{CalendarOffset, Name, Window};
 use crate::report::{
@@ -15,6 +14,7 @@ use crate::report::{
     utc_seconds_text,
 };
 
+use super::query_text::percent_decoded;
 use super::response::{AdminResponse, JSON_TYPE, problem_response, respond, unavailable};
 use super::state::AdminState;
 
@@ -103,13 +103,6 @@ fn parse_range(
         return Err("the range is longer than a year; request at most a year, or use tallygate report usage".to_owned());
     }
     Ok(range)
-}
-
-/// Decodes percent-encoding (RFC 3986 section 2.1). A `+` stays a plus sign: it occurs in time offsets, and no value
-/// contains a space. No value contains a `%` either, so a `%` that is left was not the begin of an encoded byte.
-fn percent_decoded(text: &str) -> Option<String> {
-    let decoded = percent_decode_str(text).decode_utf8().ok()?;
-    (!decoded.contains('%')).then(|| decoded.into_owned())
 }
 
 #[cfg(test)]

@@ -132,6 +132,7 @@ fn admin_state(components: &SharedComponents, status: Arc<ArcSwap<ConfigStatus>>
         hosts: Arc::clone(&components.admin_hosts),
         unserved: unserved_finder(components.clone()),
         scrapes: Arc::default(),
+        hour_pages: Arc::default(),
         view: view_source(components.clone(), status, series),
     }
 }

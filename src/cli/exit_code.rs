@@ -9,6 +9,7 @@ use crate::cli::trial_authority::AuthorityError;
 use crate::config::ConfigProblems;
 use crate::ledger::LedgerError;
 use crate::ledger::audit::ExportError;
+use crate::report::HourSamplesError;
 
 /// Exit code of a negative result: problems or differences were found.
 pub const NOT_SO: u8 = 1;
@@ -65,7 +66,8 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<AuthorityError>() {
         return Some(if matches!(error, AuthorityError::Unwritable { .. }) { STORAGE } else { NOT_SO });
     }
-    if cause.is::<LedgerError>() || cause.is::<ExportError>() || cause.is::<PrintError>() {
+    let is_storage = cause.is::<LedgerError>() || cause.is::<ExportError>() || cause.is::<HourSamplesError>();
+    if is_storage || cause.is::<PrintError>() {
         return Some(STORAGE);
     }
     if cause.is::<ConfigProblems>() {

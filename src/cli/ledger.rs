@@ -17,6 +17,7 @@ use crate::ledger::audit::{
 use crate::ledger::{Adjustment, AdjustmentRow};
 
 use super::backup::{self, BackupArgs};
+use super::hour_export::{HourExport, HourExportArgs};
 use super::{BadUsage, NOT_SO, OutputFormat, adjust, print_message};
 
 /// Arguments of `tallygate ledger`.
@@ -32,7 +33,7 @@ enum LedgerCommand {
     Info(InfoArgs),
     /// Verifies the hash chain and computes all sums again; exit code 1 with findings
     Verify(VerifyArgs),
-    /// Exports the raw rows and seals, so that any program can verify them
+    /// Exports the raw rows and seals, so that any program can verify them; or sealed hours as samples for a Prometheus
     Export(ExportArgs),
     /// Adds a correction; existing rows are never edited
     Adjust(adjust::AdjustArgs),
@@ -71,9 +72,11 @@ struct ExportArgs {
     /// The file to write [default: standard output]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Text (docs/ledger.md), or a JSON object on each line
+    /// Text (docs/ledger.md), a JSON object on each line, or samples of sealed hours (docs/metrics.md)
     #[arg(long, value_enum, default_value_t)]
     format: ExportFormat,
+    #[command(flatten)]
+    hours: HourExportArgs,
 }
 
 /// How an export is written.
@@ -84,6 +87,8 @@ enum ExportFormat {
     Text,
     /// The same, an object for each heading
     Json,
+    /// Samples of sealed hours, for promtool tsdb create-blocks-from openmetrics
+    Openmetrics,
 }
 
 /// Runs the requested subcommand.
@@ -91,7 +96,7 @@ pub fn ledger(args: &LedgerArgs, clock: &Clock, out: &mut impl Write) -> anyhow:
     match &args.command {
         LedgerCommand::Info(args) => show_info(args, out),
         LedgerCommand::Verify(args) => show_verdict(args, out),
-        LedgerCommand::Export(args) => write_export(args),
+        LedgerCommand::Export(args) => write_export(args, clock),
         LedgerCommand::Adjust(args) => adjust::adjust(args, clock, out),
         LedgerCommand::Backup(args) => backup::make_backup(args, out),
     }
@@ -219,14 +224,15 @@ impl ProgressLine {
     }
 }
 
-fn write_export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
+fn write_export(args: &ExportArgs, clock: &Clock) -> anyhow::Result<ExitCode> {
     let ledger = existing_book(&args.ledger)?;
-    let mut to: Box<dyn Write> = match &args.output {
-        Some(file) => Box::new(BufWriter::new(File::create_new(file).map_err(|error| {
-            BadUsage(format!("--output {}: {error}; name a new file in an existing folder", file.display()))
-        })?)),
-        None => Box::new(BufWriter::new(io::stdout().lock())),
-    };
+    if args.format == ExportFormat::Openmetrics {
+        let export = HourExport::prepare(ledger, &args.hours, clock)?;
+        export.write(&mut open_output(args)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    args.hours.refuse_options()?;
+    let mut to = open_output(args)?;
     let written = export(ledger, &mut |part| write_part(&mut to, &part, args.format));
     written.and_then(|()| Ok(to.flush()?)).map_err(|error| match error {
         ExportError::Ledger(error) => anyhow::Error::from(error),
@@ -235,10 +241,20 @@ fn write_export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Opens the new file of `--output`, or standard output.
+fn open_output(args: &ExportArgs) -> Result<Box<dyn Write>, BadUsage> {
+    Ok(match &args.output {
+        Some(file) => Box::new(BufWriter::new(File::create_new(file).map_err(|error| {
+            BadUsage(format!("--output {}: {error}; name a new file in an existing folder", file.display()))
+        })?)),
+        None => Box::new(BufWriter::new(io::stdout().lock())),
+    })
+}
+
 fn write_part(to: &mut impl Write, part: &ExportPart, format: ExportFormat) -> io::Result<()> {
     match format {
         ExportFormat::Json => writeln!(to, "{}", serde_json::json!({ "heading": part.heading, "lines": part.lines })),
-        ExportFormat::Text => {
+        ExportFormat::Text | ExportFormat::Openmetrics => {
             writeln!(to, "{}", part.heading.join("\t"))?;
             part.lines.iter().try_for_each(|line| writeln!(to, "{line}"))
         }

@@ -14,6 +14,7 @@ pub mod crds;
 mod distinct_ledgers;
 mod exit_code;
 pub mod explain;
+mod hour_export;
 pub mod ledger;
 mod ledger_paths;
 pub mod migrate;

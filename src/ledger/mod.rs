@@ -16,6 +16,7 @@ mod fold;
 mod hash_chain;
 mod keeper;
 mod reader;
+mod sealed_hours;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub use count::meter::{Meter, MeterSeed, RequestBodyMeter, Ticket};
 pub use count::series_memory::{SeriesMemory, series_memory};
 pub use files::book_path::is_companion;
 pub use reader::{LedgerFiles, LedgerReader};
+pub use sealed_hours::{CorrectedUnits, HourGrouping, HourHead, HourUsage, SealedHours};
 pub use values::error::LedgerError;
 pub use values::measures::{
     DepartmentUsage, LedgerTotals, LedgerView, Measures, SeriesTotals, SyncTimes, UsageRow, UsageSums,

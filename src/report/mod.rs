@@ -4,19 +4,24 @@
 //! - Sums are whole numbers and checked for overflow.
 //! - Ranges are half-open and consist of whole windows.
 //! - Every format shows the same rows.
-//! - The module is pure: it does no I/O.
+//! - The module is pure: it does no I/O. `hour_samples` is the exception: it reads the sealed hours of a ledger one by
+//!   one while it writes them, so that memory holds one.
 //!
 //! Leaves to `cli` and `admin`: reading the ledger and writing the text.
 
 mod grouping;
+mod hour_samples;
 mod ledger_sum;
 pub mod render;
 mod report_query;
 mod report_range;
+mod sample_text;
 mod usage_report;
 
 pub use self::grouping::{BadGroupKey, GroupKey, GroupKeys, ReportResolution};
+pub use hour_samples::{BadHourGrouping, HourSamplesError, parse_hour_grouping, write_empty_hours, write_hour_samples};
 pub use ledger_sum::{LedgerPart, LedgerSum, listed};
 pub use report_query::{LedgerFacts, ReportCoverage, ReportQuery, utc_seconds_text};
 pub use report_range::{BadReportRange, ReportRange};
+pub use sample_text::{BadCommonLabel, CommonLabels, SampleFormat};
 pub use usage_report::{ReportAdjustment, ReportLedger, ReportRow, SumOverflow, UsageReport};

@@ -244,6 +244,8 @@ pub enum LimitHit {
     AdminConnections,
     /// The admin listener reached its limit of requests.
     AdminRequests,
+    /// The admin listener reached its limit of pages of hours.
+    AdminHourPages,
     /// A request head or the HTTP/2 connection preface did not arrive within `capacity.headTime`.
     HeadTime,
     /// A request body violated `capacity.bodyIdle` (idle timeout) or `capacity.bodyRate` (minimum rate).
@@ -257,7 +259,7 @@ pub enum LimitHit {
 
 impl LimitHit {
     /// All limits, in the order of their discriminants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Connections,
         Self::ListenerConnections,
         Self::DepartmentConnections,
@@ -265,6 +267,7 @@ impl LimitHit {
         Self::Handshakes,
         Self::AdminConnections,
         Self::AdminRequests,
+        Self::AdminHourPages,
         Self::HeadTime,
         Self::BodyPace,
         Self::ResponseIdle,
@@ -281,6 +284,7 @@ impl LimitHit {
             Self::Handshakes => "handshakes",
             Self::AdminConnections => "admin_connections",
             Self::AdminRequests => "admin_requests",
+            Self::AdminHourPages => "admin_hour_pages",
             Self::HeadTime => "head_time",
             Self::BodyPace => "body_pace",
             Self::ResponseIdle => "response_idle",

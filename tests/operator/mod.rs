@@ -1,5 +1,6 @@
 //! Operations: command line, admin listener (`/metrics`, readiness), config reload, live listeners, graceful shutdown
-//! (drain, GOAWAY), logging, the manual, migration, and third-party tools (nginx, Prometheus, curl, openssl, sqlite3).
+//! (drain, GOAWAY), logging, the manual, migration, exact hours in Prometheus, and third-party tools (nginx, Prometheus,
+//! curl, openssl, sqlite3).
 
 mod admin_listener;
 mod command_line;
@@ -10,4 +11,5 @@ mod live_listeners;
 mod logging;
 mod manual;
 mod migrate;
+mod sealed_hours;
 pub(crate) mod third_party_tools;

@@ -167,7 +167,7 @@ async fn sqlite3_reads_the_book_while_it_is_written() {
 
 /// Starts Prometheus with the repository's scrape configuration. Only the interval is shorter, and the target is the
 /// gateway.
-fn prometheus(world: &World, address: SocketAddr) -> Process {
+pub fn prometheus(world: &World, address: SocketAddr) -> Process {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/prometheus.yml");
     let shipped = std::fs::read_to_string(&shipped).unwrap_or_else(|error| panic!("{}: {error}", shipped.display()));
     let paced = ["scrape_interval", "scrape_timeout", "refresh_interval", "evaluation_interval"];
@@ -186,8 +186,14 @@ fn prometheus(world: &World, address: SocketAddr) -> Process {
 }
 
 async fn query(address: SocketAddr, query: &str) -> Option<Value> {
+    query_at(address, query, None).await
+}
+
+/// Evaluates a query at a moment, in Unix seconds, or now.
+pub async fn query_at(address: SocketAddr, query: &str, at: Option<i64>) -> Option<Value> {
     let mut curl = tool("curl");
     curl.args(["-sS", "--max-time", "5", "-G", "--data-urlencode"]).arg(format!("query={query}"));
+    curl.args(at.map(|at| format!("-dtime={at}")));
     curl.arg(format!("http://{address}/api/v1/query"));
     let ended = run(curl).await;
     let answer: Value = serde_json::from_slice(&ended.stdout).ok()?;
@@ -222,6 +228,6 @@ async fn prometheus_values_equal_the_ledger() {
     assert_eq!(usage.sum(|_| true), 900);
 }
 
-fn value_of(sample: &Value) -> Option<u64> {
+pub fn value_of(sample: &Value) -> Option<u64> {
     sample.pointer("/value/1")?.as_str()?.parse().ok()
 }

@@ -60,7 +60,19 @@ const ORDERS: [FolderOrder; 9] = [
     FolderOrder { folder: "proxy/message", floors: &["interim_response", "grammar"], sideways: &[] },
     FolderOrder {
         folder: "ledger",
-        floors: &["audit", "reader", "count", "keeper", "book", "fold", "hash_chain", "tally", "files", "values"],
+        floors: &[
+            "audit",
+            "sealed_hours",
+            "reader",
+            "count",
+            "keeper",
+            "book",
+            "fold",
+            "hash_chain",
+            "tally",
+            "files",
+            "values",
+        ],
         sideways: &[],
     },
     FolderOrder {

@@ -126,7 +126,10 @@ impl BookReader<'_> {
     /// Passes all selected rows to `collector`.
     fn visit_usage(&self, selection: &UsageSelection, collector: &mut impl RowSink) -> Result<(), LedgerError> {
         let compacted_before = self.compacted_before()?;
-        self.refuse_cut_days(&selection.windows, compacted_before)?;
+        let cut = compacted_day_cut_by(self.connection, &selection.windows, compacted_before);
+        if let Some(day) = cut.map_err(|error| self.book_error(error))? {
+            return Err(LedgerError::RangeCutsDay { day, before: compacted_before });
+        }
         let calendar = self.calendar()?;
         self.visit_ranges(selection, (calendar, compacted_before), collector).map_err(|error| self.book_error(error))
     }
@@ -168,15 +171,20 @@ impl BookReader<'_> {
         }
         Ok(())
     }
+}
 
-    fn refuse_cut_days(&self, windows: &Range<Window>, compacted_before: Window) -> Result<(), LedgerError> {
-        for edge in [windows.start, windows.end].into_iter().filter(|edge| *edge < compacted_before) {
-            if let Some(day) = compacted_day_cut_at(self.connection, edge).map_err(|error| self.book_error(error))? {
-                return Err(LedgerError::RangeCutsDay { day, before: compacted_before });
-            }
+/// Returns the first compacted day that a range cuts: that begins before an edge of the range and ends after it.
+pub(crate) fn compacted_day_cut_by(
+    book: &Connection,
+    windows: &Range<Window>,
+    compacted_before: Window,
+) -> rusqlite::Result<Option<Window>> {
+    for edge in [windows.start, windows.end].into_iter().filter(|edge| *edge < compacted_before) {
+        if let Some(day) = compacted_day_cut_at(book, edge)? {
+            return Ok(Some(day));
         }
-        Ok(())
     }
+    Ok(None)
 }
 
 /// Returns the compacted day that contains `edge`. A day is shorter than 24 hours where the calendar changed: then the

@@ -1,6 +1,6 @@
 //! Tests of the ledger as a whole: meters, keeper, files.
 //!
-//! - Counting and sealing: `counting`, `sealing`, `end_transfers`, `waived_units`, `adjustments`, `compaction`.
+//! - Counting and sealing: `counting`, `sealing`, `sealed_hours`, `end_transfers`, `waived_units`, `adjustments`, `compaction`.
 //! - Crash safety: `crash_points`, `crash_recovery`, `process_kill`, `power_loss`, `older_tally`, `faulty_disk`.
 //! - Audit and tamper detection (hash chain): `audit`, `tampered_rows`, `tampered_schema`, `appended_seals`.
 //! - Files: `files_and_locks`, `backup`, `migration`. Identity and reach: `coverage`.
@@ -22,6 +22,7 @@ mod migration;
 mod older_tally;
 mod power_loss;
 mod process_kill;
+mod sealed_hours;
 mod sealing;
 mod simulation;
 mod tampered_rows;
