@@ -167,6 +167,11 @@ pub(crate) const QUOTA_USED: FamilySpec = FamilySpec::gauge(
     &["department"],
     "Used fraction of the current month's quota; 1 is all of it.",
 );
+pub(crate) const QUOTA_ELAPSED: FamilySpec = FamilySpec::gauge(
+    "tallygate_quota_elapsed_ratio",
+    &["period"],
+    "Elapsed fraction of the current month, the period of quotas; 1 is its end.",
+);
 pub(crate) const QUOTA_WARNED: FamilySpec = FamilySpec::gauge(
     "tallygate_quota_warned_percent",
     &["department"],
@@ -302,7 +307,7 @@ pub(crate) const PROCESS_START: FamilySpec =
 
 /// All families, for tests of properties that every family must have.
 #[cfg(test)]
-pub(crate) const ALL_FAMILIES: [&FamilySpec; 66] = [
+pub(crate) const ALL_FAMILIES: [&FamilySpec; 67] = [
     &COMMANDS,
     &COMMAND_UNITS,
     &REQUEST_BYTES,
@@ -334,6 +339,7 @@ pub(crate) const ALL_FAMILIES: [&FamilySpec; 66] = [
     &UPSTREAM_CONNECTIONS,
     &UPSTREAM_REQUESTS,
     &QUOTA_USED,
+    &QUOTA_ELAPSED,
     &QUOTA_WARNED,
     &DEPARTMENT_LIMIT,
     &CERTIFICATE_EXPIRY,

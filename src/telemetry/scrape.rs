@@ -141,6 +141,7 @@ impl ScrapeSnapshot<'_> {
         let restart = if view.config.restart_needed.is_empty() { 0.0 } else { 1.0 };
         vec![
             metric_families::QUOTA_USED.family_of(quotas),
+            metric_families::QUOTA_ELAPSED.family_of([self.elapsed_month()]),
             metric_families::QUOTA_WARNED.family_of(warned),
             metric_families::DEPARTMENT_LIMIT.family_of(view.limits.iter().flat_map(limit_samples)),
             metric_families::CONFIG_RESTART.single_family(restart),
@@ -152,6 +153,16 @@ impl ScrapeSnapshot<'_> {
                 .family_of(view.config.rejected.iter().map(|rejected| ([rejected.version.clone()], 1.0))),
             metric_families::BUILD_INFO.family_of([([env!("CARGO_PKG_VERSION").to_owned()], 1.0)]),
         ]
+    }
+
+    /// The part of the current month that has passed.
+    fn elapsed_month(&self) -> MetricSample<1> {
+        let view = &self.scrape.view;
+        let month = view.calendar.month_of(view.window);
+        let windows = view.calendar.windows_of(month);
+        let (start, end) = (windows.start.start_unix_seconds(), windows.end.start_unix_seconds());
+        let elapsed = view.now.as_second().clamp(start, end).abs_diff(start);
+        ([month.to_string()], ratio(elapsed, end.abs_diff(start)))
     }
 
     /// The families of the Kubernetes controller, if there is one.
@@ -275,6 +286,24 @@ mod tests {
     }
 
     #[test]
+    fn elapsed_part_of_the_month_follows_the_calendar() {
+        for (now, offset, expected) in [
+            ("2026-11-15T16:00:00Z", "+08:00", r#"{period="2026-11"} 0.5"#),
+            ("2026-11-15T16:00:00Z", "+00:00", r#"{period="2026-11"} 0.4888888888888889"#),
+            ("2026-11-30T16:00:00Z", "+08:00", r#"{period="2026-12"} 0"#),
+            ("2026-11-30T15:59:59Z", "+08:00", r#"{period="2026-11"} 0.9999996141975309"#),
+        ] {
+            let now: Timestamp = now.parse().expect("a time");
+            let calendar = CalendarOffset::parse(offset).expect("an offset");
+            let view = RuntimeView { now, window: Clock::manual(now).window(), calendar, ..view(100) };
+            let scrape = ScrapeInput { ledger: ledger(totals(&["police"])), view };
+            let text = Telemetry::new().render(scrape).expect("it renders");
+            let expected = format!("tallygate_quota_elapsed_ratio{expected}");
+            assert_eq!(lines(&text, "tallygate_quota_elapsed"), [expected]);
+        }
+    }
+
+    #[test]
     fn ledger_counters_are_exposed_unchanged() {
         let scrape = ScrapeInput { ledger: ledger(totals(&["police", "parking"])), view: view(100) };
         let text = Telemetry::new().render(scrape).expect("it renders");
@@ -299,6 +328,7 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
         assert_eq!(
             lines(&text, "tallygate_quota"),
             [
+                r#"tallygate_quota_elapsed_ratio{period="2026-11"} 0.7833329475308642"#, // 2030399 of 2592000 s
                 r#"tallygate_quota_used_ratio{department="police"} 0.25"#,
                 r#"tallygate_quota_warned_percent{department="police"} 20"#
             ]

@@ -98,15 +98,6 @@ fn every_outcome_is_explained_with_its_status_and_its_blame() {
     }
 }
 
-#[test]
-fn every_alert_of_the_manual_is_explained() {
-    let (metrics, operations) = (read("docs/metrics.md"), read("docs/operations.md"));
-    let alerts = metrics.split("## Alerts worth having").nth(1).unwrap().split("```").nth(1).unwrap();
-    for alert in alerts.lines().skip(1).filter(|line| !line.is_empty()) {
-        assert!(operations.contains(&format!("| `{alert}`")), "docs/operations.md lacks {alert}");
-    }
-}
-
 /// An invalid configuration needs a correction by an operator, so a restart does not help. Other failures may be
 /// temporary.
 #[test]

@@ -1,8 +1,9 @@
 //! Operations: command line, admin listener (`/metrics`, readiness), config reload, live listeners, graceful shutdown
-//! (drain, GOAWAY), logging, the manual, migration, exact hours in Prometheus, and third-party tools (nginx, Prometheus,
+//! (drain, GOAWAY), logging, the manual, alerts, migration, exact hours in Prometheus, and third-party tools (nginx, Prometheus,
 //! curl, openssl, sqlite3).
 
 mod admin_listener;
+mod alert_rules;
 mod command_line;
 mod config_reload;
 mod graceful_shutdown;

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -21,7 +20,8 @@ type alertRule struct {
 	Annotations map[string]string
 }
 
-// checkMonitoring compares the alerts and the dashboard with docs/metrics.md.
+// checkMonitoring: the alerts and the dashboard name only metrics of docs/metrics.md, and each alert says what to do. The test
+// `alert_rules` of the program checks the rest.
 func checkMonitoring(metricsFile, alertsFile, dashboardFile string) error {
 	page, err := os.ReadFile(metricsFile)
 	if err != nil {
@@ -36,7 +36,7 @@ func checkMonitoring(metricsFile, alertsFile, dashboardFile string) error {
 		return err
 	}
 	return errors.Join(
-		compareAlerts(string(page), alerts),
+		expectAdvice(alerts),
 		expectDocumented(string(page), dashboardFile, string(dashboard)),
 	)
 }
@@ -59,26 +59,11 @@ func readAlerts(file string) ([]alertRule, error) {
 	return alerts, nil
 }
 
-// compareAlerts: each expression of the page is an alert, each alert is on the page, and says what to do.
-func compareAlerts(page string, alerts []alertRule) error {
-	_, after, found := strings.Cut(page, "## Alerts worth having")
-	parts := strings.Split(after, "```")
-	if !found || len(parts) < 2 {
-		return errors.New("the page of the metrics has no alerts")
-	}
-	wanted := strings.Split(strings.TrimSpace(strings.TrimPrefix(parts[1], "promql")), "\n")
+// expectAdvice: each alert has a summary and a description. Rules that record have neither.
+func expectAdvice(alerts []alertRule) error {
 	var faults []error
-	for _, expression := range wanted {
-		isIt := func(a alertRule) bool { return strings.TrimSpace(a.Expr) == expression }
-		if !slices.ContainsFunc(alerts, isIt) {
-			faults = append(faults, fmt.Errorf("no alert has the expression %s", expression))
-		}
-	}
 	for _, alert := range alerts {
-		if !slices.Contains(wanted, strings.TrimSpace(alert.Expr)) {
-			faults = append(faults, fmt.Errorf("alert %s: its expression is not on the page of the metrics", alert.Alert))
-		}
-		if alert.Annotations["summary"] == "" || alert.Annotations["description"] == "" {
+		if alert.Alert != "" && (alert.Annotations["summary"] == "" || alert.Annotations["description"] == "") {
 			faults = append(faults, fmt.Errorf("alert %s lacks a summary or a description", alert.Alert))
 		}
 	}
