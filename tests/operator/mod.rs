@@ -1,6 +1,7 @@
 //! Operations: command line, admin listener (`/metrics`, readiness), config reload, live listeners, graceful shutdown
-//! (drain, GOAWAY), logging, the manual, migration, and third-party tools (nginx, Prometheus, curl, openssl, sqlite3).
+//! (drain, GOAWAY), logging, access log, the manual, migration, and third-party tools (nginx, Prometheus, curl, openssl, sqlite3).
 
+mod access_log;
 mod admin_listener;
 mod command_line;
 mod config_reload;

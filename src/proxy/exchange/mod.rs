@@ -12,6 +12,7 @@
 //! Leaves to others: the decision (`admit`), the transport (`forward`), the refusal (`refuse`).
 
 mod admit;
+mod command_record;
 pub(crate) mod connection;
 mod context;
 mod destination;
@@ -66,6 +67,7 @@ pub(crate) fn exchange(
     let still = FrozenTime::freeze(); // the whole decision sees one moment
     let context =
         RequestContext { interim_target: interim, ..RequestContext::receive(worker, peer, &mut request, &still) };
+    context.note_request(&request);
     let limits = HeadLimits::from_capacity(&worker.capacity);
     let decided = RequestHead::parse_received(&request, limits)
         .map_err(|fault| context.malformed_refusal(fault))
