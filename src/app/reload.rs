@@ -1,8 +1,8 @@
 //! The reload of the configuration: a new configuration goes live in one atomic swap, or is rejected as a whole.
 //!
 //! Guarantees:
-//! - Everything is read and built, every new address is bound and the access log is opened, before anything is swapped. A rejected document
-//!   changes only the output of `/config`.
+//! - Everything is read and built, every new address is bound, and the access log is open, before anything is swapped.
+//!   A rejected document changes only the output of `/config`.
 //! - A listener that goes has closed its socket before the configuration is reported as live.
 //! - The state of limiters, quotas and meters is carried over, and connections of listeners that stay remain open.
 //! - All work happens on a thread without traffic: reading and compiling at a lower priority, and dropping the old

@@ -339,7 +339,7 @@ async fn reader_of_stdout_that_leaves_harms_no_traffic() {
 
 #[tokio::test]
 async fn stdout_has_whole_lines_and_nothing_else() {
-    let mut world = World::city().edit(to_stdout).build();
+    let mut world = World::city().edit(|document| document["accessLog"] = json!({ "output": "stdout" })).build();
     world.note_partial_access_log();
     world.start_process_as(with_output("> out 2>&1 --log-level off")).await;
     let client = world.client("traffic-police").h2();
