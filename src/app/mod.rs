@@ -3,15 +3,17 @@
 //! The order of start:
 //! 1. load the configuration
 //! 2. bind the listeners
-//! 3. open the ledger, with recovery
-//! 4. restore the used quotas
-//! 5. start the workers
-//! 6. start the control thread
+//! 3. open the access log
+//! 4. open the ledger, with recovery
+//! 5. restore the used quotas
+//! 6. start the workers
+//! 7. start the control thread
 //!
 //! Guarantees: a start that fails has served no request.
 //!
 //! Leaves to others: the order of stop (`shutdown`), and the reload (`reload`).
 
+mod access_log;
 mod app_error;
 mod binding;
 mod cluster_data_plane;
@@ -49,7 +51,7 @@ use crate::policy::PolicySnapshot;
 use crate::proxy::{
     ConnectionLimits, TrafficComponents, UpstreamHealth, WorkerHandle, WorkerSettings, WorkerShutdown, start_worker,
 };
-use crate::telemetry::{ConfigStatus, Telemetry, logging};
+use crate::telemetry::{AccessLog, ConfigStatus, Telemetry, logging};
 
 use self::components::SharedComponents;
 use self::listener_control::{Activation, listener_control};
@@ -117,13 +119,14 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
     let Configuration { settings, snapshot, excluded, .. } = &configuration;
     let connections_max = file_descriptors::connections_max(&settings.capacity)?;
     let bound = bind_sockets(settings, &LiveAddresses::default())?;
+    let telemetry = Telemetry::new();
+    let access_log = access_log::start_access_log(&configuration, &telemetry, &clock)?;
     let ready = Readiness::default();
-    let ledger_settings = ledger_settings(settings, &ready);
-    let (ledger, seeds) = Ledger::open(ledger_settings, clock.clone(), Box::new(exit_on_storage_failure))?;
+    let (ledger, seeds) = open_ledger(settings, &ready, (clock.clone(), &access_log))?;
 
     let starting = ready.block("the start");
-    let components =
-        SharedComponents { cluster: gauge, ..shared_components(&configuration, ledger.reader(), &ready, clock) };
+    let shared = (&ready, clock, (telemetry, Arc::clone(&access_log)));
+    let components = SharedComponents { cluster: gauge, ..shared_components(&configuration, ledger.reader(), shared) };
     components.traffic.limiters.enforce(snapshot);
     restore_quotas(&components, snapshot, &numbers)?;
     components.reader.update_department_names(department_names(snapshot));
@@ -166,6 +169,7 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
         control,
         traffic_drain: traffic,
         abort: end,
+        access_log,
         ledger,
     };
     let ledger_path = settings.ledger_path.clone();
@@ -176,19 +180,18 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
 fn shared_components(
     configuration: &Configuration,
     reader: LedgerReader,
-    ready: &Readiness,
-    clock: Clock,
+    (ready, clock, (telemetry, access_log)): (&Readiness, Clock, (Arc<Telemetry>, Arc<AccessLog>)),
 ) -> SharedComponents {
     let Configuration { settings, snapshot, tls, .. } = configuration;
     let listener_tls = tls.listeners.iter().cloned().map(|(name, tls)| (name, Arc::new(ArcSwap::new(tls)))).collect();
     let subsystem_tls = tls.subsystems.iter().cloned().collect();
-    let telemetry = Telemetry::new();
     let traffic = TrafficComponents {
         limiters: Arc::new(LimiterRegistry::new(clock.clone(), settings.calendar)),
         published: Arc::new(ArcSwap::new(Arc::clone(snapshot))),
         connection_limits: Arc::new(ConnectionLimits::new(Arc::clone(&telemetry))),
         health: Arc::new(UpstreamHealth::new(Arc::clone(&telemetry), clock.clone())),
         telemetry,
+        access_log,
         subsystem_tls: Arc::new(ArcSwap::from_pointee(subsystem_tls)),
         departure: Departure::default(),
         clock,
@@ -250,16 +253,32 @@ impl RunningGateway {
         self.parts.control.reload_handle()
     }
 
+    /// Opens the file of the access log again, after it was renamed. Returns `false` if there is no such file.
+    pub fn reopen_access_log(&self) -> bool {
+        self.parts.access_log.reopen()
+    }
+
     /// Shuts down gracefully and blocks until the end:
     /// - The gateway turns unready and still accepts connections, until none has come for `shutdown.quiet`, at most for
     ///   `shutdown.delay`. Responses over HTTP/1.1 have `Connection: close`; an HTTP/2 connection gets GOAWAY with its
     ///   next command.
     /// - All other connections get GOAWAY or `Connection: close`.
     /// - Commands in flight have up to `shutdown.grace` to finish.
+    /// - The last lines of the access log are written.
     /// - The last fold is written.
     pub fn shutdown(self) -> Result<(), AppError> {
         self.parts.shut_down()
     }
+}
+
+fn open_ledger(
+    settings: &GatewaySettings,
+    ready: &Readiness,
+    (clock, access_log): (Clock, &Arc<AccessLog>),
+) -> Result<(Ledger, Vec<MeterSeed>), LedgerError> {
+    let last_lines = Arc::clone(access_log);
+    let on_failure = move |error| exit_on_storage_failure(&error, &last_lines);
+    Ledger::open(ledger_settings(settings, ready), clock, Box::new(on_failure))
 }
 
 fn ledger_settings(settings: &GatewaySettings, ready: &Readiness) -> LedgerSettings {
@@ -327,8 +346,9 @@ fn start_workers(
 /// Ends the process with exit code 74, because the disk of the ledger has failed. Commands that cannot be counted must
 /// not be served. The next start recovers the data that the kernel still holds. A failed sync is never retried, because
 /// the kernel may have dropped the pages that it could not write.
-fn exit_on_storage_failure(error: LedgerError) {
+fn exit_on_storage_failure(error: &LedgerError, access_log: &AccessLog) {
     tracing::error!(%error, "the ledger's disk has failed; the gateway stops");
+    access_log.close();
     logging::flush_log();
     std::process::exit(EXIT_STORAGE);
 }

@@ -1,8 +1,8 @@
 //! The reload of the configuration: a new configuration goes live in one atomic swap, or is rejected as a whole.
 //!
 //! Guarantees:
-//! - Everything is read and built, and every new address is bound, before anything is swapped. A rejected document
-//!   changes only the output of `/config`.
+//! - Everything is read and built, every new address is bound, and the access log is open, before anything is swapped.
+//!   A rejected document changes only the output of `/config`.
 //! - A listener that goes has closed its socket before the configuration is reported as live.
 //! - The state of limiters, quotas and meters is carried over, and connections of listeners that stay remain open.
 //! - All work happens on a thread without traffic: reading and compiling at a lower priority, and dropping the old
@@ -21,14 +21,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::config::{
-    ConfigLoader, ConfigProblems, Configuration, ExcludedSource, FileWatcher, GatewaySettings, LoadResult, LoadedTls,
-    UNVERIFIED_ACCEPTED,
+    AccessLogSettings, ConfigLoader, ConfigProblems, Configuration, ExcludedSource, FileWatcher, GatewaySettings,
+    LoadResult, LoadedTls, UNVERIFIED_ACCEPTED,
 };
 use crate::identity::{ExpiringItem, ServerTls, SubsystemTls};
 use crate::model::{Name, NameInterner};
 use crate::policy::{PolicySnapshot, SnapshotDifference};
 use crate::telemetry::{ConfigChanges, ConfigStatus, ListenerChanges, LiveConfig, RejectedConfig};
 
+use super::access_log;
 use super::binding::{AdminSocket, BindProblem, BindProblems, bind_sockets};
 use super::components::SharedComponents;
 use super::listener_control::{Activation, ListenerControl, Retirement};
@@ -179,6 +180,7 @@ impl ConfigReloader {
         let live = self.components.live.current();
         let bound = bind_sockets(&configuration.settings, &live);
         let bound = bound.map_err(|problems| bind_rejection(&problems, &configuration))?;
+        let access_log = access_log::prepare(&self.components.traffic.access_log, &configuration)?;
         let addresses = bound.addresses(&configuration.settings, &live);
         let retirement = Retirement {
             fates: bound.plan.fates.clone(),
@@ -188,6 +190,7 @@ impl ConfigReloader {
         if !retirement.is_empty() {
             self.listeners.retire(retirement).await.map_err(|_| file_problem(GATEWAY_STOPS.to_owned()))?;
         }
+        self.components.traffic.access_log.switch(access_log).map_err(|error| file_problem(error.to_string()))?;
         let replaced = self.publish_policy(&configuration);
         let Configuration { settings, snapshot, excluded, .. } = configuration;
         // Once the new policy is live: only new listeners wait for it.
@@ -222,6 +225,10 @@ impl ConfigReloader {
         let listeners = ListenerChanges {
             listeners: listener_changes(&self.live_settings.listeners, &settings.listeners),
             admin: admin_changes(&self.live_settings, settings),
+            access_log: AccessLogSettings::changed_keys(
+                self.live_settings.access_log.as_ref(),
+                settings.access_log.as_ref(),
+            ),
             tls: tls_changes(&self.components, tls),
         };
         self.components.admin_hosts.store(Arc::new(settings.admin_hosts.clone()));
@@ -284,6 +291,7 @@ impl ConfigReloader {
             changed_limits = changes.total_limit.then_some("limits.total"),
             changed_listeners = changes.listeners.to_text(),
             changed_admin = (!changes.admin.is_empty()).then(|| changes.admin.to_short_text()),
+            changed_access_log = (!changes.access_log.is_empty()).then(|| changes.access_log.to_short_text()),
             changed_tls = (!changes.tls.is_empty()).then(|| changes.tls.to_short_text()),
             excluded_sources = (!excluded.is_empty()).then_some(excluded.len()),
             "configuration is live"

@@ -6,7 +6,8 @@
 //!    notice
 //! 3. accept no new connections
 //! 4. let commands in flight finish, at most `shutdown.grace`
-//! 5. write the last fold and close the ledger
+//! 5. write the last lines of the access log
+//! 6. write the last fold and close the ledger
 //!
 //! Guarantees: a stop that succeeds has lost no count.
 //!
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 use crate::config::ShutdownSettings;
 use crate::ledger::{Ledger, LedgerReader, SeriesTotals};
 use crate::lifecycle::{AcceptingEnd, AcceptingPhase, Departure, DrainTrigger, Readiness};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{AccessLog, Telemetry};
 
 use super::app_error::AppError;
 use super::control_thread::ControlThread;
@@ -44,6 +45,7 @@ pub(crate) struct RunningParts {
     pub(crate) traffic_drain: DrainTrigger,
     /// Aborts the commands that are still in flight.
     pub(crate) abort: DrainTrigger,
+    pub(crate) access_log: Arc<AccessLog>,
     pub(crate) ledger: Ledger,
 }
 
@@ -62,6 +64,7 @@ impl RunningParts {
             worker.join();
         }
         self.control.stop();
+        self.access_log.close();
         Ok(self.ledger.close()?)
     }
 }

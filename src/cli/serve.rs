@@ -46,7 +46,7 @@ enum LogFormatArg {
 enum SignalAction {
     Reload,
     Stop,
-    /// SIGUSR1 asks for a reopened log file, as logrotate does. The log goes to stderr, so no file is reopened.
+    /// SIGUSR1 asks for a reopened file of the access log, as logrotate does after it has renamed the file.
     ReopenLog,
 }
 
@@ -61,7 +61,7 @@ struct SignalStreams {
 /// Runs the gateway. Signals:
 /// - SIGHUP reloads the configuration.
 /// - SIGTERM, SIGINT and SIGQUIT start a graceful shutdown.
-/// - SIGUSR1 changes nothing.
+/// - SIGUSR1 opens the file of the access log again.
 ///
 /// From here on, messages go through the log. Neither a stalled reader nor a full disk behind it blocks the gateway,
 /// not even during shutdown.
@@ -126,7 +126,9 @@ impl ServeSession {
             match self.runtime.block_on(self.signals.next_action()) {
                 SignalAction::Reload => drop(running.reload()), // the result is in the log, as for a changed file
                 SignalAction::ReopenLog => {
-                    tracing::info!("SIGUSR1 ignored: the log goes to stderr, so there is no file to reopen")
+                    if !running.reopen_access_log() {
+                        tracing::info!("SIGUSR1 ignored: there is no file of an access log to open again");
+                    }
                 }
                 SignalAction::Stop => break,
             }

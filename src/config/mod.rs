@@ -17,6 +17,9 @@ use crate::clock::Clock;
 use crate::model::NameInterner;
 
 pub use self::loading::configuration::Configuration;
+pub use self::settings::access_log::{
+    AccessLogFormat, AccessLogOutput, AccessLogSettings, AccessQueueLimits, SampleRates,
+};
 pub use self::settings::gateway_settings::CapacitySettings;
 pub use self::settings::gateway_settings::GatewaySettings;
 pub use self::settings::gateway_settings::ListenerSettings;

@@ -917,7 +917,7 @@ fn every_start_only_key_is_reported_with_both_values() {
 }
 
 #[test]
-fn listeners_and_the_admin_listener_need_no_restart() {
+fn listeners_the_admin_listener_and_the_access_log_need_no_restart() {
     for (pointer, value) in [
         ("/listeners/0/name", "\"front\""),
         ("/listeners/0/address", "\"127.0.0.1:8444\""),
@@ -926,6 +926,7 @@ fn listeners_and_the_admin_listener_need_no_restart() {
         ("/listeners/0/proxyProtocol", "[\"10.0.0.0/8\"]"),
         ("/listeners/0/forwardedFor", "[\"10.0.0.1\"]"),
         ("/admin", "{\"address\": \"127.0.0.1:9999\", \"hosts\": [\"a.example\"]}"),
+        ("/accessLog", "{\"output\": \"a\", \"queue\": {\"lines\": 9}}"),
     ] {
         let changed = settings_with(pointer, value);
         assert_ne!(started(), changed, "{pointer}");

@@ -26,6 +26,7 @@ mod trust;
 mod verification;
 
 pub use certificate::certificate_summary::CertificateSummary;
+pub(crate) use certificate::certificate_summary::is_hidden;
 pub use certificate::client_identities::{BadCertificate, identities_of_der};
 pub(crate) use certificate::expiry::asn1_timestamp;
 pub use certificate::expiry::{EXPIRY_WARNING_DAYS, ExpiringItem, expiry_warnings, next_expiry};

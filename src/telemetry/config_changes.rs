@@ -36,6 +36,8 @@ pub struct ConfigChanges {
     pub listeners: ChangedItems,
     /// The changed keys of the admin listener: `admin.address`, `admin.hosts`.
     pub admin: NameList,
+    /// The changed keys of the access log: `accessLog.output`; `accessLog` if it was switched on or off.
+    pub access_log: NameList,
     /// Changes to keys, trust and hosts of listeners and subsystems: `listener departments: server certificate CN=a:
     /// ends …, before …`.
     pub tls: NameList,
@@ -74,6 +76,8 @@ pub struct ListenerChanges {
     pub listeners: ChangedItems,
     /// The changed keys of the admin listener.
     pub admin: Vec<String>,
+    /// The changed keys of the access log.
+    pub access_log: Vec<&'static str>,
     /// Changes to keys, trust and hosts, as text.
     pub tls: Vec<String>,
 }
@@ -93,6 +97,7 @@ impl ConfigChanges {
             total_limit: difference.total_limit,
             listeners: other.listeners,
             admin: other.admin.into_iter().collect(),
+            access_log: other.access_log.into_iter().map(str::to_owned).collect(),
             tls: other.tls.into_iter().collect(),
         }
     }
@@ -103,7 +108,7 @@ impl ConfigChanges {
     pub fn is_empty(&self) -> bool {
         let items =
             [&self.departments, &self.subsystems, &self.backends, &self.commands, &self.grants, &self.listeners];
-        let lists = [&self.admin, &self.tls];
+        let lists = [&self.admin, &self.access_log, &self.tls];
         let has_items = items.into_iter().any(|items| items.to_text().is_some());
         !has_items && !self.total_limit && lists.into_iter().all(NameList::is_empty)
     }

@@ -16,6 +16,11 @@ impl EventCounter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Adds several.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// The current count.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -111,6 +111,18 @@ pub(crate) const LOG_LINES_DROPPED: FamilySpec = FamilySpec::counter(
     &[],
     "Log lines that were dropped because a write failed or the queue was full.",
 );
+pub(crate) const ACCESS_LINES_WRITTEN: FamilySpec =
+    FamilySpec::counter("tallygate_access_log_lines_written_total", &[], "Lines of the access log that were written.");
+pub(crate) const ACCESS_LINES_DROPPED: FamilySpec = FamilySpec::counter(
+    "tallygate_access_log_lines_dropped_total",
+    &["reason"],
+    "Lines of the access log that were dropped, by reason: queue_full, disk_full, reader_gone, write_failed.",
+);
+pub(crate) const ACCESS_LINES_LEFT_OUT: FamilySpec = FamilySpec::counter(
+    "tallygate_access_log_lines_left_out_total",
+    &[],
+    "Commands without a line of the access log, because of its sample.",
+);
 pub(crate) const MIRRORED: FamilySpec = FamilySpec::counter(
     "tallygate_mirrored_requests_total",
     &["result"],
@@ -307,7 +319,7 @@ pub(crate) const PROCESS_START: FamilySpec =
 
 /// All families, for tests of properties that every family must have.
 #[cfg(test)]
-pub(crate) const ALL_FAMILIES: [&FamilySpec; 67] = [
+pub(crate) const ALL_FAMILIES: [&FamilySpec; 70] = [
     &COMMANDS,
     &COMMAND_UNITS,
     &REQUEST_BYTES,
@@ -328,6 +340,9 @@ pub(crate) const ALL_FAMILIES: [&FamilySpec; 67] = [
     &HANDSHAKES_FAILED,
     &LIMIT_HITS,
     &LOG_LINES_DROPPED,
+    &ACCESS_LINES_WRITTEN,
+    &ACCESS_LINES_DROPPED,
+    &ACCESS_LINES_LEFT_OUT,
     &COMMANDS_QUEUED,
     &QUEUE_FAILURES,
     &MIRRORED,

@@ -1,4 +1,5 @@
-//! Telemetry: the measurements of the gateway, the Prometheus exposition of `/metrics`, and the log.
+//! Telemetry: the measurements of the gateway, the Prometheus exposition of `/metrics`, the log and the
+//! access log.
 //!
 //! Guarantees:
 //! - Counters that bills depend on come from one snapshot of the ledger. They continue over restarts and agree with the
@@ -9,6 +10,7 @@
 //!
 //! Telemetry makes no decisions and holds no authoritative state of its own.
 
+mod access_log;
 mod caller_certificates;
 mod cluster_families;
 mod cluster_view;
@@ -36,6 +38,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::Name;
 
+pub use access_log::{
+    AccessCounts, AccessLog, AccessLogOpenError, AccessRecord, AccessRecorder, DropReason, PreparedAccessLog,
+    RecordText,
+};
 pub use caller_certificates::CallersSeen;
 pub use cluster_view::{ClusterView, KindView, LastGoodView, ServedLastGood, WorkTotals};
 pub use config_changes::{ChangedItems, ConfigChanges, ListenerChanges, NameList};
@@ -59,6 +65,7 @@ pub struct Telemetry {
     upstreams: Mutex<BTreeMap<(Name, String), Arc<UpstreamStats>>>,
     queues: Mutex<BTreeMap<Name, Arc<QueueStats>>>,
     durations: Mutex<DurationHistograms>,
+    access: Arc<AccessCounts>,
 }
 
 /// The histograms of all workers. Histograms of a subsystem that a reload removed stay until the process ends. Their
@@ -108,6 +115,11 @@ impl Telemetry {
     /// The callers that have been seen, with the expiry of their certificates.
     pub fn callers(&self) -> &CallersSeen {
         &self.callers
+    }
+
+    /// What became of the lines of the access log.
+    pub fn access_counts(&self) -> &Arc<AccessCounts> {
+        &self.access
     }
 
     /// Counts one hit of a limit.

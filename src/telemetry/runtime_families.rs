@@ -11,7 +11,7 @@ use prometheus::proto::MetricFamily;
 use super::family_spec::{MetricSample, to_float};
 use super::histogram::{COMMAND_BOUNDS, DurationDistribution, DurationHistogram, GATEWAY_BOUNDS};
 use super::{
-    EventCounter, LimitHit, MirrorOutcome, QueueStats, Telemetry, UpstreamStats, lock_unpoisoned, logging,
+    DropReason, EventCounter, LimitHit, MirrorOutcome, QueueStats, Telemetry, UpstreamStats, lock_unpoisoned, logging,
     metric_families,
 };
 use crate::model::Name;
@@ -92,6 +92,8 @@ impl Telemetry {
             connections.handshake_failures().map(|(why, count)| ([why.name().to_owned()], to_float(count)));
         let hit = |hit: LimitHit| ([hit.name().to_owned()], to_float(self.limit_hit_count(hit)));
         let copies = |end: MirrorOutcome| ([end.name().to_owned()], to_float(self.mirrored_count(end)));
+        let access = self.access_counts();
+        let dropped = |reason: DropReason| ([reason.name().to_owned()], to_float(access.dropped(reason)));
         vec![
             metric_families::COMMAND_DURATION.histogram_family(self.command_durations(series_max)),
             metric_families::GATEWAY_DURATION.histogram_family([([], self.gateway_durations())]),
@@ -100,6 +102,9 @@ impl Telemetry {
             metric_families::HANDSHAKES_FAILED.family_of(handshakes),
             metric_families::LIMIT_HITS.family_of(LimitHit::ALL.map(hit)),
             metric_families::LOG_LINES_DROPPED.single_family(to_float(logging::lines_dropped())),
+            metric_families::ACCESS_LINES_WRITTEN.single_family(to_float(access.written())),
+            metric_families::ACCESS_LINES_DROPPED.family_of(DropReason::ALL.map(dropped)),
+            metric_families::ACCESS_LINES_LEFT_OUT.single_family(to_float(access.left_out())),
             metric_families::MIRRORED.family_of(MirrorOutcome::ALL.map(copies)),
         ]
     }

@@ -12,10 +12,10 @@ use crate::world::{READ, Reply, Usage, World, run, stderr, tool, until};
 const MANY: usize = 1100;
 
 /// A small file system. Dropping it unmounts the file system, also if the test fails.
-struct Space(PathBuf);
+pub(crate) struct Space(PathBuf);
 
 impl Space {
-    async fn mount(folder: &Path) -> Self {
+    pub(crate) async fn mount(folder: &Path) -> Self {
         let mut mount = tool("mount");
         mount.args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(folder);
         let ended = run(mount).await;
@@ -24,7 +24,7 @@ impl Space {
     }
 
     /// Fills the file system.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         use std::io::Write as _;
         let mut filler = std::fs::File::options().create(true).append(true).open(self.filler()).unwrap();
         for piece in [64 * 1024, 4096, 1] {
@@ -32,7 +32,7 @@ impl Space {
         }
     }
 
-    fn free(&self) {
+    pub(crate) fn free(&self) {
         std::fs::remove_file(self.filler()).unwrap();
     }
 

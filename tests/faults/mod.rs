@@ -6,6 +6,6 @@
 
 mod clock_jumps;
 mod disk_errors;
-mod disk_full;
+pub(crate) mod disk_full;
 mod lost_files;
 mod process_kill;

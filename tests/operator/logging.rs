@@ -120,11 +120,13 @@ async fn last_lines_are_written_before_the_exit() {
 }
 
 #[tokio::test]
-async fn sigusr1_is_logged_and_ignored_and_sigquit_drains() {
-    let mut world = World::city().start_process().await;
+async fn sigusr1_without_a_file_is_logged_and_ignored_and_sigquit_drains() {
+    let without_access_log =
+        |document: &mut serde_json::Value| drop(document.as_object_mut().unwrap().remove("accessLog"));
+    let mut world = World::city().edit(without_access_log).start_process().await;
     world.process().signal("USR1");
     world.process().signal("PIPE");
-    until("the signal is logged", async || world.log_of_process().contains("SIGUSR1").then_some(())).await;
+    until("the signal is logged", async || world.log_of_process().contains("SIGUSR1 ignored").then_some(())).await;
     let client = world.client("traffic-police");
     let held =
         tokio::spawn(async move { client.send(request("GET", "/cameras/do/wait-a", crate::world::empty())).await });

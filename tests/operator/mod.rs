@@ -1,7 +1,8 @@
 //! Operations: command line, admin listener (`/metrics`, readiness), config reload, live listeners, graceful shutdown
-//! (drain, GOAWAY), logging, the manual, alerts, migration, exact hours in Prometheus, and third-party tools (nginx, Prometheus,
-//! curl, openssl, sqlite3).
+//! (drain, GOAWAY), logging, access log, the manual, alerts, migration, exact hours in Prometheus, and third-party tools
+//! (nginx, Prometheus, curl, openssl, sqlite3).
 
+mod access_log;
 mod admin_listener;
 mod alert_rules;
 mod command_line;

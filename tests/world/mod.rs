@@ -1,4 +1,4 @@
-//! The test harness: a small city for one test, with the real gateway, real subsystems, real callers, four books and
+//! The test harness: a small city for one test, with the real gateway, real subsystems, real callers, five books and
 //! one audit.
 //!
 //! ```text
@@ -49,6 +49,9 @@ pub use processes::{
 pub use subsystem::{Received, Server, listen};
 pub use world_plan::Plan;
 
+/// The file of the access log, in the world's folder.
+pub const ACCESS_LOG: &str = "access.log";
+
 /// A running city: gateway, subsystems, callers, and their logs.
 pub struct World {
     folder: tempfile::TempDir,
@@ -66,6 +69,8 @@ pub struct World {
     answered_here: BTreeMap<(String, String), u64>,
     /// Requests that reached a subsystem twice, because a reused connection ended before the response.
     sent_again: u64,
+    /// Whether every command has a line in the access log.
+    access_log_is_whole: bool,
     closed: bool,
 }
 
@@ -178,6 +183,11 @@ impl World {
         self.sent_again += count;
     }
 
+    /// Records that some commands have no line in the access log, or that the test itself compares the lines.
+    pub fn note_partial_access_log(&mut self) {
+        self.access_log_is_whole = false;
+    }
+
     // ----- the operator -----
 
     /// Returns a page of the admin listener: status and body.
@@ -252,6 +262,7 @@ impl World {
 
     /// Removes the process from the world, dead or alive.
     pub fn take_process(&mut self) -> Process {
+        self.access_log_is_whole = false; // a process that is killed takes its last lines with it
         match std::mem::replace(&mut self.gateway, Gateway::Stopped) {
             Gateway::Process(process) => process,
             _ => panic!("the gateway does not run as a process"),
@@ -268,6 +279,16 @@ impl World {
     /// Returns the path of the gateway's configuration.
     pub fn config_file(&self) -> PathBuf {
         self.folder().join("gateway.yaml")
+    }
+
+    /// Returns the lines of the access log, as far as they are written.
+    pub fn access_log(&self) -> Vec<Value> {
+        let text = self.access_log_text();
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    }
+
+    fn access_log_text(&self) -> String {
+        std::fs::read_to_string(self.folder().join(ACCESS_LOG)).unwrap_or_default()
     }
 
     /// Returns the path of the ledger's book.
@@ -408,6 +429,9 @@ impl World {
             metrics_agree(&metrics, &ledger);
         }
         audit_books::callers_agree(&self.log.all(), &ledger);
+        if self.access_log_is_whole {
+            audit_books::access_log_agrees(&self.access_log_text(), &ledger);
+        }
         if !self.foreign_server {
             let received = self.servers.values().flat_map(|server| server.log.all());
             let received: Vec<_> = received.filter(|request| !request.is_copy()).collect();

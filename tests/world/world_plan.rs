@@ -9,7 +9,7 @@ use tallygate::clock::Clock;
 use super::pki::{Identity, Leaf, Pki, spiffe};
 use super::processes::ANY_PORT;
 use super::subsystem::Server;
-use super::{CallerLog, Gateway, World};
+use super::{ACCESS_LOG, CallerLog, Gateway, World};
 
 /// A city that has not been started.
 pub struct Plan {
@@ -43,6 +43,7 @@ impl Plan {
             "calendar": { "offset": "+08:00" },
             "workers": 1,
             "shutdown": { "delay": "1ms", "grace": "10s" },
+            "accessLog": { "output": ACCESS_LOG },
             "departments": [],
             "subsystems": [],
             "grants": [],
@@ -144,6 +145,7 @@ impl Plan {
             foreign_server: false,
             answered_here: BTreeMap::new(),
             sent_again: 0,
+            access_log_is_whole: true,
             closed: false,
         };
         world.write(|_| ());

@@ -3,6 +3,7 @@
 //! Leaf values (rates, durations, sizes, names, addresses) stay text here. `compile` parses them, so that every problem
 //! is found in one run. `docs/config.schema.json` is generated from these types and their comments.
 
+mod access_log;
 mod backend;
 mod command_match;
 mod command_shape;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(crate) use access_log::{AccessLogDocument, AccessLogQueueDocument};
 pub(crate) use backend::{
     BackendDocument, BackendShareDocument, EndpointsDocument, ServerGroup, ServerTimeouts, SubjectAltNameDocument,
     SubsystemTlsDocument, UpstreamDocument,
@@ -71,6 +73,8 @@ pub(crate) struct ConfigDocument {
     pub(crate) shutdown: Option<ShutdownDocument>,
     /// The capacity limits of one gateway.
     pub(crate) capacity: Option<CapacityDocument>,
+    /// The access log: one line for each command. Default: none.
+    pub(crate) access_log: Option<AccessLogDocument>,
 }
 
 /// An included file: its lists are appended to those of the main file.

@@ -1,4 +1,5 @@
-//! The settings beside the policy: plain values. Listeners change with a reload; the others are read once, at start.
+//! The settings beside the policy: plain values. Listeners and the access log change with a reload; the others are read
+//! once, at start.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,6 +8,8 @@ use std::time::Duration;
 use crate::identity::{SubsystemTlsFiles, TlsFiles};
 use crate::model::{CalendarOffset, Name, NetworkRanges};
 use crate::policy::{DownstreamProtocol, Durability, ListenerRouting, VirtualHost};
+
+use super::access_log::AccessLogSettings;
 
 /// The TLS settings towards the servers of one subsystem or backend (upstream).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +22,8 @@ pub(crate) struct SubsystemTlsSettings {
     pub(crate) files: SubsystemTlsFiles,
 }
 
-/// The settings of the gateway. A reload applies the listeners and the admin listener; the others are read once, at
-/// start.
+/// The settings of the gateway. A reload applies the listeners, the admin listener and the access log; the others are
+/// read once, at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewaySettings {
     /// The gateway's name in ledger and logs (`gateway:`, default `tallygate`).
@@ -47,6 +50,8 @@ pub struct GatewaySettings {
     pub shutdown: ShutdownSettings,
     /// The capacity limits of one gateway.
     pub capacity: CapacitySettings,
+    /// The access log, if there is one. A reload applies it.
+    pub access_log: Option<AccessLogSettings>,
 }
 
 /// A listener for callers (downstream).

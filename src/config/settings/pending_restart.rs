@@ -3,7 +3,7 @@
 //! Guarantees: every field of [`GatewaySettings`] that a running gateway keeps is listed here under the key that
 //! documents it. `docs/configuration.md` marks those keys with `*`; a test compares the two.
 //!
-//! Listeners and the admin listener are not listed: a reload changes them.
+//! Listeners, the admin listener and the access log are not listed: a reload changes them.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

@@ -355,6 +355,12 @@ impl Ticket {
         }
     }
 
+    /// The bytes of the request body and of the response body so far. Those of the request body are known once
+    /// [`Ticket::close_body_meter`] was called.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.record.end.request_bytes, self.record.end.response_bytes)
+    }
+
     /// Waives the units of the command, because nothing of it reached a subsystem. Has no effect on a command that ends
     /// with a response of the subsystem (`ok`, `client_error`, `server_error`).
     pub fn waive(&mut self) {

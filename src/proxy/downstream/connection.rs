@@ -196,6 +196,8 @@ impl OpeningConnection<'_> {
             peer: HandshakePeer::Anonymous,
             server_name: None,
             address: proxied_address.unwrap_or(self.address.ip()),
+            socket: self.address,
+            tls_version: None,
             trusted_proxies: self.trusted_proxies(),
             is_passthrough: false,
         }
@@ -294,6 +296,7 @@ impl OpeningConnection<'_> {
         Some(HandshakeInfo {
             peer,
             server_name: connection.server_name().map(Box::from),
+            tls_version: tls_version_name(connection),
             ..self.plain_handshake(proxied_address)
         })
     }
@@ -347,6 +350,14 @@ impl OpeningConnection<'_> {
             let serial = certificate.as_ref().map(|handshake| handshake.serial.as_str());
             tracing::info!(%address, reason, %error, subject, issuer, serial, suppressed, "handshake failed");
         }
+    }
+}
+
+fn tls_version_name(connection: &rustls::ServerConnection) -> Option<&'static str> {
+    match connection.protocol_version()? {
+        rustls::ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+        rustls::ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+        _ => None, // rustls has no older one
     }
 }
 

@@ -28,6 +28,7 @@ use crate::proxy::message::grammar::malformed::MalformedRequest;
 use crate::proxy::message::request_head::RequestHead;
 use crate::proxy::message::upgrade_request::UpgradeRequest;
 
+use super::command_record::note_admission;
 use super::context::RequestContext;
 use super::destination::{Destination, LocalResponse};
 use super::gzip;
@@ -365,7 +366,13 @@ fn open_command(
         refusal
     })?;
     permit.keep_units();
-    let origin = CommandOrigin { worker: &context.worker, peer: &context.peer, arrived_at: context.arrived_at };
+    let cost = (placed.units(), permit.rate_limit_info());
+    let record = context.record.take().map(|mut record| {
+        note_admission(&mut record, (&department.department, &command.key), cost);
+        record
+    });
+    let (worker, peer, arrived_at) = (&context.worker, &context.peer, context.arrived_at);
+    let origin = CommandOrigin { worker, peer, arrived_at, record };
     Ok(InFlightCommand::open(origin, ticket, permit, (department.department.number, subsystem)))
 }
 

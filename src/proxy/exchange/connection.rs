@@ -8,6 +8,7 @@
 //!
 //! Leaves to others: TLS (`downstream`), the choice of a server (`upstream`), and the copying (`tunnel`).
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -24,7 +25,9 @@ use crate::proxy::upstream::{ConnectedServer, SendError};
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::config_view::WorkerConfig;
 use crate::proxy::worker::peer::DownstreamPeer;
+use crate::telemetry::{AccessRecord, RecordText};
 
+use super::command_record::{begin_connection_record, log_refused, note_admission};
 use super::destination::{ChosenBackend, Destination};
 use super::in_flight_command::{CommandOrigin, InFlightCommand};
 use super::tunnel::UpgradeTunnel;
@@ -58,8 +61,12 @@ pub(crate) fn admit_connection(
     let still = FrozenTime::freeze(); // the whole decision sees one moment
     worker.meter.received();
     peer.note_request();
-    decide(worker, peer, &still).map_err(|Refusal { department, command, refused }| {
+    let record = Cell::new(begin_connection_record((worker, &worker.config()), peer));
+    decide(worker, peer, (&still, &record)).map_err(|Refusal { department, command, refused }| {
         worker.meter.refuse(&department, &command, refused, worker.components.clock.window());
+        if let Some(record) = record.take() {
+            log_refused(worker, record, (&department, &command), refused);
+        }
         tracing::debug!(
             department = %department.id, subsystem = %command.subsystem, command = %command.command,
             outcome = refused.name(), "connection refused"
@@ -71,7 +78,7 @@ pub(crate) fn admit_connection(
 fn decide(
     worker: &Rc<TrafficWorker>,
     peer: &Rc<DownstreamPeer>,
-    still: &FrozenTime,
+    (still, record): (&FrozenTime, &Cell<Option<Box<AccessRecord>>>),
 ) -> Result<AdmittedConnection, Refusal> {
     let config = worker.config();
     let snapshot = &config.snapshot;
@@ -107,7 +114,11 @@ fn decide(
     }
     let ticket = worker.meter.open(by, &command.key, command.units, window).map_err(refuse)?;
     permit.keep_units();
-    let origin = CommandOrigin { worker, peer, arrived_at: still.instant().into() };
+    let record = record.take().map(|mut record| {
+        note_admission(&mut record, (by, &command.key), (command.units, permit.rate_limit_info()));
+        record
+    });
+    let origin = CommandOrigin { worker, peer, arrived_at: still.instant().into(), record };
     let in_flight = InFlightCommand::open(origin, ticket, permit, (by.number, subsystem));
     Ok(AdmittedConnection {
         destination: Destination::choose(&config, command),
@@ -129,7 +140,7 @@ pub(crate) async fn forward_connection(
     if admitted.command.durability == Durability::Machine {
         admitted.in_flight.wait_until_durable().await;
     }
-    let AdmittedConnection { config, department, subsystem, destination, in_flight, .. } = admitted;
+    let AdmittedConnection { config, department, subsystem, destination, mut in_flight, .. } = admitted;
     let Destination::Backend(chosen) = destination else {
         in_flight.settle(Finished::Unreachable);
         return close_after_handshake(caller).await;
@@ -152,6 +163,7 @@ pub(crate) async fn forward_connection(
         }
         Err(error) => {
             tracing::debug!(subsystem = %subsystem.id, %error, "no connection to the subsystem");
+            in_flight.note(|record| record.set_text(RecordText::Reason, error.to_string().as_bytes()));
             in_flight.settle(Finished::Unreachable); // nothing was sent
             close_after_handshake(caller).await;
         }

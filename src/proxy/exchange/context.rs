@@ -1,5 +1,6 @@
 //! The context of one command, shared by every step from admission to response.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,7 +18,9 @@ use crate::proxy::message::upgrade_request::UpgradeRequest;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::config_view::WorkerConfig;
 use crate::proxy::worker::peer::DownstreamPeer;
+use crate::telemetry::AccessRecord;
 
+use super::command_record::{begin_record, note_request};
 use super::destination::ChosenBackend;
 
 /// One command in progress: the facts that every step needs.
@@ -41,6 +44,8 @@ pub(crate) struct RequestContext {
     pub(crate) upgrade: Option<Box<UpgradeRequest>>,
     /// The target for interim responses, if the caller accepts any.
     pub(crate) interim_target: Option<InterimTarget>,
+    /// The record for the access log, until the command is admitted or refused; `None` while the access log is off.
+    pub(crate) record: Cell<Option<Box<AccessRecord>>>,
 }
 
 impl RequestContext {
@@ -64,9 +69,11 @@ impl RequestContext {
         let asks_for_tunnel = *request.method() == Method::CONNECT
             || upgrade.as_ref().is_some_and(|upgrade| upgrade.is_extended_connect());
         let is_grpc = grpc::is_grpc(request.headers()) && !asks_for_tunnel;
+        let (config, request_id) = (worker.config(), worker.next_request_id());
         Self {
-            config: worker.config(),
-            request_id: worker.next_request_id(),
+            record: Cell::new(begin_record((worker, &config), peer, request_id)),
+            config,
+            request_id,
             arrival: worker.components.clock.monotonic(),
             arrived_at: still.instant().into(),
             window: worker.components.clock.window(),
@@ -77,6 +84,15 @@ impl RequestContext {
             interim_target: None,
             worker: Rc::clone(worker),
             peer: Rc::clone(peer),
+        }
+    }
+
+    /// Notes for the access log what the request asks for. Not called for a request whose head could not be read.
+    pub(crate) fn note_request<B>(&self, request: &Request<B>) {
+        let Some(settings) = &self.config.access_log else { return };
+        if let Some(mut record) = self.record.take() {
+            note_request(&mut record, (&self.peer, settings), request);
+            self.record.set(Some(record));
         }
     }
 }

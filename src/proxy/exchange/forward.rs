@@ -37,7 +37,7 @@ use super::context::RequestContext;
 use super::destination::ChosenBackend;
 use super::gzip::{self, GzipBody};
 use super::mirror::ShadowRequest;
-use super::refuse::{busy_response, failure_response, too_large_response};
+use super::refuse::{TOO_LARGE_DETAIL, busy_response, failure_response, too_large_response};
 use super::response_body::{BodyTimeLimits, ExchangeResult, MeteredBody, OutcomeSource, ResponseBody};
 use super::response_head::ResponseFields;
 use super::tunnel::UpgradeTunnel;
@@ -66,6 +66,7 @@ pub(crate) fn forward(
     let pending_send = upstreams.try_send(outgoing, affinity.key);
     admitted.in_flight.progress().is_sent.set(matches!(pending_send, PendingSend::InFlight(..)));
     let before = call.worker.components.clock.monotonic().since(call.arrival);
+    admitted.in_flight.note(|record| record.gateway_time = Some(before));
     // Boxed, because hyper and tokio move this future often.
     Box::pin(async move {
         let upstreams = call.config.servers_of(chosen.index);
@@ -86,6 +87,9 @@ pub(crate) fn forward(
             on_interim: interim,
         };
         let sent = upstreams.wait_response(pending_send, (affinity.key, retryable), deadline).await;
+        if sent.is_ok() {
+            note_subsystem_time(&call, &mut admitted, before);
+        }
         if let Some(line) = line {
             poll_fn(|context| line.poll_drained(context)).await;
         }
@@ -117,6 +121,12 @@ pub(crate) fn forward(
         call.worker.recorder.record_gateway(before + call.worker.components.clock.monotonic().since(responded));
         Ok(answer)
     })
+}
+
+/// Notes for the access log how long the subsystem took, which began `before` after the arrival.
+fn note_subsystem_time(call: &RequestContext, admitted: &mut Admitted, before: Duration) {
+    let since_arrival = || call.worker.components.clock.monotonic().since(call.arrival);
+    admitted.in_flight.note(|record| record.subsystem_time = Some(since_arrival().saturating_sub(before)));
 }
 
 /// Builds the upstream request.
@@ -159,7 +169,7 @@ fn body_framing(body: &Incoming) -> RequestFraming {
 /// The subsystem's response, metered on its way to the caller.
 fn metered_response(
     (call, chosen): (&RequestContext, ChosenBackend),
-    admitted: Admitted,
+    mut admitted: Admitted,
     sent: LeasedResponse,
 ) -> Response<ResponseBody> {
     let only_busy = sent.response.is_retry_later();
@@ -182,6 +192,7 @@ fn metered_response(
         is_configured: admitted.command.timeouts != CommandTimeouts::default(),
         is_grpc: call.is_grpc,
     };
+    admitted.in_flight.note_status(status);
     let encoder = gzip::start_encoding(&call.worker, admitted.accepts_gzip, (status, &mut headers), &body.size_hint());
     let bandwidth = admitted.command.shape.as_ref().and_then(|shape| shape.bandwidth);
     let limiter = bandwidth.map(|limit| BandwidthLimiter::new(limit, call.arrived_at));
@@ -209,7 +220,7 @@ fn outcome_source(headers: &HeaderMap, finished: Finished) -> OutcomeSource {
 /// caller's connection, or its HTTP/2 stream, switches once this response has been sent.
 fn switch_protocols(
     (call, chosen): (&RequestContext, ChosenBackend),
-    admitted: Admitted,
+    mut admitted: Admitted,
     LeasedResponse { response: answer, lease, .. }: LeasedResponse,
     stream: Option<OnUpgrade>,
 ) -> Response<ResponseBody> {
@@ -231,6 +242,7 @@ fn switch_protocols(
         headers.extend(upgrade.map(|protocol| (UPGRADE, protocol)));
         StatusCode::SWITCHING_PROTOCOLS
     };
+    admitted.in_flight.note_status(status);
     let idle = call.backend(chosen).timeouts.idle;
     let tunnel = UpgradeTunnel {
         server_stream: subsystem,
@@ -252,9 +264,10 @@ fn upgrade_missing(call: &RequestContext, admitted: Admitted, lease: &ServerLeas
     invalid_upgrade(call, admitted, "the subsystem did not switch to the requested protocol")
 }
 
-fn invalid_upgrade(call: &RequestContext, admitted: Admitted, detail: &str) -> Response<ResponseBody> {
-    admitted.in_flight.settle(Finished::UpstreamFailed);
+fn invalid_upgrade(call: &RequestContext, mut admitted: Admitted, detail: &str) -> Response<ResponseBody> {
     let mut response = failure_response(call, Finished::UpstreamFailed, detail);
+    admitted.in_flight.note_failure(response.status(), || detail.to_owned());
+    admitted.in_flight.settle(Finished::UpstreamFailed);
     call.finish_head(response.headers_mut(), ResponseFields::default());
     response
 }
@@ -277,17 +290,21 @@ fn outcome_of_status(status: StatusCode) -> Finished {
 }
 
 /// The response for a command without a response from upstream: finds the side at fault and settles the outcome.
-fn send_failure(call: &RequestContext, admitted: Admitted, error: &SendError) -> Response<ResponseBody> {
+fn send_failure(call: &RequestContext, mut admitted: Admitted, error: &SendError) -> Response<ResponseBody> {
     if let Some(fault) = admitted.in_flight.body_error().or_else(|| error.request_body_error()) {
-        admitted.in_flight.settle(Finished::Aborted);
-        return match fault {
-            RequestBodyError::TooLarge => too_large_response(call),
-            RequestBodyError::TooSlow => {
-                failure_response(call, Finished::Aborted, "the request body timed out or was too slow")
-            }
-            RequestBodyError::Aborted => failure_response(call, Finished::Aborted, "the request body ended early"),
-            RequestBodyError::Trailers(detail) => failure_response(call, Finished::Aborted, detail),
+        let detail = match fault {
+            RequestBodyError::TooLarge => TOO_LARGE_DETAIL,
+            RequestBodyError::TooSlow => "the request body timed out or was too slow",
+            RequestBodyError::Aborted => "the request body ended early",
+            RequestBodyError::Trailers(detail) => detail,
         };
+        let response = match fault {
+            RequestBodyError::TooLarge => too_large_response(call),
+            _ => failure_response(call, Finished::Aborted, detail),
+        };
+        admitted.in_flight.note_failure(response.status(), || detail.to_owned());
+        admitted.in_flight.settle(Finished::Aborted);
+        return response;
     }
     let finished = match error {
         SendError::Unreachable(_) | SendError::Refused(_) | SendError::Busy => Finished::Unreachable, // not processed
@@ -300,11 +317,13 @@ fn send_failure(call: &RequestContext, admitted: Admitted, error: &SendError) ->
         %error,
         "no response from the subsystem"
     );
-    admitted.in_flight.settle(finished);
-    match error {
+    let response = match error {
         SendError::Busy => busy_response(call, finished, error.public_detail()),
         _ => failure_response(call, finished, error.public_detail()),
-    }
+    };
+    admitted.in_flight.note_failure(response.status(), || error.to_string());
+    admitted.in_flight.settle(finished);
+    response
 }
 
 #[cfg(test)]

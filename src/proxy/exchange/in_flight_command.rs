@@ -10,17 +10,18 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::ledger::Ticket;
 use crate::limit::LimitPermit;
-use crate::model::Finished;
+use crate::model::{Finished, Outcome};
 use crate::policy::Subsystem;
 use crate::proxy::io::close_notice::CloseNotice;
 use crate::proxy::message::upload_progress::{RequestBodyError, UploadProgress};
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
-use crate::telemetry::LimitHit;
+use crate::telemetry::{AccessRecord, LimitHit, RecordText};
 
 /// The account of an admitted command, open until the command settles.
 pub(crate) struct InFlightCommand {
@@ -32,14 +33,17 @@ pub(crate) struct InFlightCommand {
     /// The department's number.
     department: u32,
     limit_permit: LimitPermit,
+    /// The record for the access log; `None` while that is off.
+    record: Option<Box<AccessRecord>>,
 }
 
 /// Where and when a command arrived.
-#[derive(Clone, Copy)]
 pub(crate) struct CommandOrigin<'a> {
     pub(crate) worker: &'a Rc<TrafficWorker>,
     pub(crate) peer: &'a DownstreamPeer,
     pub(crate) arrived_at: Instant,
+    /// The record for the access log.
+    pub(crate) record: Option<Box<AccessRecord>>,
 }
 
 impl InFlightCommand {
@@ -49,16 +53,17 @@ impl InFlightCommand {
         permit: LimitPermit,
         (department, subsystem): (u32, &Arc<Subsystem>),
     ) -> Self {
-        let CommandOrigin { worker, peer, arrived_at } = origin;
+        let CommandOrigin { worker, peer, arrived_at, record } = origin;
         worker.in_flight.begin_command(department);
         Self {
-            progress: Rc::new(UploadProgress::new(ticket.body_meter(), arrived_at)),
+            progress: Rc::new(UploadProgress::new(ticket.body_meter(), arrived_at, record.is_some())),
             ticket: Some(ticket),
             subsystem: Arc::clone(subsystem),
             worker: Rc::clone(worker),
             close_notice: Rc::clone(peer.close_notice()),
             department,
             limit_permit: permit,
+            record,
         }
     }
 
@@ -76,6 +81,26 @@ impl InFlightCommand {
     /// The reason why the request body stopped before its end, if it did. The caller is at fault then.
     pub(crate) fn body_error(&self) -> Option<RequestBodyError> {
         self.progress.error.get()
+    }
+
+    /// Changes the record for the access log, if there is one.
+    pub(crate) fn note(&mut self, change: impl FnOnce(&mut AccessRecord)) {
+        if let Some(record) = &mut self.record {
+            change(record);
+        }
+    }
+
+    /// Notes the status of the response that was begun.
+    pub(crate) fn note_status(&mut self, status: StatusCode) {
+        self.note(|record| record.status = Some(status.as_u16()));
+    }
+
+    /// Notes the status and the reason of a failure response.
+    pub(crate) fn note_failure(&mut self, status: StatusCode, reason: impl FnOnce() -> String) {
+        self.note(|record| {
+            record.status = Some(status.as_u16());
+            record.set_text(RecordText::Reason, reason().as_bytes());
+        });
     }
 
     /// Waits until the admission is on disk.
@@ -96,16 +121,26 @@ impl InFlightCommand {
         if let Some(upload) = &self.progress.upload {
             ticket.close_body_meter(upload);
         }
-        if is_free_of_charge(finished, self.progress.is_sent.get()) {
+        let is_free = is_free_of_charge(finished, self.progress.is_sent.get());
+        if is_free {
             ticket.waive();
             self.limit_permit.return_units();
         }
+        let bytes = ticket.bytes();
         let duration = ticket.settle(finished);
         if self.body_error() == Some(RequestBodyError::TooSlow) {
             self.worker.recorder.count_limit_hit(LimitHit::BodyPace);
         }
         self.worker.in_flight.end_command(self.department);
         self.worker.recorder.record_command(&self.subsystem.id, duration);
+        if let Some(mut record) = self.record.take() {
+            record.outcome = Outcome::Finished(finished);
+            (record.request_bytes, record.response_bytes) = bytes;
+            record.units = if is_free { 0 } else { record.units };
+            record.duration = duration;
+            self.progress.describe_attempts(&mut record);
+            self.worker.log_command(record);
+        }
     }
 }
 

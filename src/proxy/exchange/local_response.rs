@@ -27,7 +27,7 @@ use super::response_head::ResponseFields;
 /// Responds to an admitted command that is not forwarded.
 pub(crate) fn respond_locally(
     context: RequestContext,
-    admitted: Admitted,
+    mut admitted: Admitted,
     local_response: LocalResponse,
     request: Request<Incoming>,
 ) -> impl Future<Output = ExchangeResult> + use<> {
@@ -43,6 +43,7 @@ pub(crate) fn respond_locally(
         }
     };
     context.finish_head(response.headers_mut(), fields);
+    admitted.in_flight.note_status(response.status());
     discard_request_body(request);
     Box::pin(async move {
         if admitted.command.durability == Durability::Machine {

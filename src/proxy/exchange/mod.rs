@@ -13,6 +13,7 @@
 
 mod admit;
 mod bandwidth_limiter;
+mod command_record;
 pub(crate) mod connection;
 mod context;
 mod destination;
@@ -67,6 +68,7 @@ pub(crate) fn exchange(
     let still = FrozenTime::freeze(); // the whole decision sees one moment
     let context =
         RequestContext { interim_target: interim, ..RequestContext::receive(worker, peer, &mut request, &still) };
+    context.note_request(&request);
     let limits = HeadLimits::from_capacity(&worker.capacity);
     let decided = RequestHead::parse_received(&request, limits)
         .map_err(|fault| context.malformed_refusal(fault))

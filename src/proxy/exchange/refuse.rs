@@ -17,8 +17,10 @@ use crate::model::{CommandKey, Department, Finished, Refused};
 use crate::proxy::message::grpc;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::peer::DownstreamPeer;
+use crate::telemetry::{AccessRecord, RecordText};
 
 use super::admit::CommandRefusal;
+use super::command_record::{log_refused, log_unread_head, note_rate_limit};
 use super::context::RequestContext;
 use super::response_body::ResponseBody;
 use super::response_head::ResponseFields;
@@ -28,8 +30,9 @@ pub(crate) fn refuse(context: &RequestContext, refusal: &CommandRefusal) -> Resp
     context.worker.meter.refuse(&refusal.department, &refusal.command, refusal.refused, context.window);
     let status = refusal.status.unwrap_or(status_of_refusal(refusal.refused));
     let mut response = problem_response(context, status, refusal.refused.name(), &refusal.detail);
-    if let Some(after) = refusal.retry_after.or(default_retry_after(refusal.refused)) {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+    let retry_after = refusal.retry_after.or(default_retry_after(refusal.refused)).map(whole_seconds);
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if let Some(page) = refusal.location.clone().filter(|_| !context.is_grpc) {
         response.headers_mut().insert(LOCATION, page);
@@ -39,7 +42,24 @@ pub(crate) fn refuse(context: &RequestContext, refusal: &CommandRefusal) -> Resp
     }
     let (cors_request, rate_limit) = (refusal.cors_request.as_ref(), refusal.rate_limit);
     context.finish_head(response.headers_mut(), ResponseFields { edits: None, cors_request, rate_limit });
+    if let Some(record) = context.record.take() {
+        log_refusal((context, record), refusal, (response.status(), retry_after));
+    }
     response
+}
+
+/// Hands over the record of a refused command for the access log.
+fn log_refusal(
+    (context, mut record): (&RequestContext, Box<AccessRecord>),
+    refusal: &CommandRefusal,
+    (status, retry_after_s): (StatusCode, Option<u64>),
+) {
+    record.status = Some(status.as_u16());
+    record.retry_after_s = retry_after_s;
+    note_rate_limit(&mut record, refusal.rate_limit);
+    record.duration = context.worker.components.clock.monotonic().since(context.arrival);
+    record.set_text(RecordText::Reason, refusal.detail.as_bytes());
+    log_refused(&context.worker, record, (&refusal.department, &refusal.command), refusal.refused);
 }
 
 /// Counts a request that hyper refused and answered on its own.
@@ -56,6 +76,7 @@ pub(crate) fn count_malformed(worker: &TrafficWorker, peer: &DownstreamPeer) {
     let department = department.map_or_else(Department::unknown, |policy| policy.department.clone());
     worker.meter.received();
     worker.meter.refuse(&department, &CommandKey::unknown(), Refused::Malformed, worker.components.clock.window());
+    log_unread_head(worker, peer, &department);
 }
 
 /// The response for an admitted command without a response from its subsystem. The owner of the account settles it and
@@ -82,9 +103,11 @@ pub(crate) fn no_backend_response(context: &RequestContext, status: StatusCode) 
 
 /// The response for an admitted command whose request body exceeded its limit while it was forwarded.
 pub(crate) fn too_large_response(context: &RequestContext) -> Response<ResponseBody> {
-    let detail = "the request body is larger than this command allows";
-    problem_response(context, StatusCode::PAYLOAD_TOO_LARGE, Refused::TooLarge.name(), detail)
+    problem_response(context, StatusCode::PAYLOAD_TOO_LARGE, Refused::TooLarge.name(), TOO_LARGE_DETAIL)
 }
+
+/// The detail of a request body above its limit.
+pub(crate) const TOO_LARGE_DETAIL: &str = "the request body is larger than this command allows";
 
 fn problem_response(context: &RequestContext, status: StatusCode, name: &str, detail: &str) -> Response<ResponseBody> {
     if context.is_grpc {

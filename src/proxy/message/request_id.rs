@@ -64,6 +64,11 @@ impl RequestId {
         key
     }
 
+    /// The id as a number, of which the text is the 32 hex digits.
+    pub(crate) fn to_number(self) -> u128 {
+        (u128::from(self.high) << 64) | u128::from(self.low)
+    }
+
     /// The id as text.
     pub(crate) fn to_text(self) -> String {
         format!("{:016x}{:016x}", self.high, self.low)

@@ -1,10 +1,12 @@
 //! The progress of a request body, and the reason why it stopped.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use tokio::time::Instant;
 
 use crate::ledger::RequestBodyMeter;
+use crate::telemetry::{AccessRecord, RecordText};
 
 /// The progress of a request body. Shared by the body, which travels upstream, and the account, which stays.
 #[derive(Debug)]
@@ -21,11 +23,24 @@ pub(crate) struct UploadProgress {
     pub(crate) is_sent: Cell<bool>,
     /// Why the body stopped before its end.
     pub(crate) error: Cell<Option<RequestBodyError>>,
+    /// The attempts to send the request, if the access log needs them.
+    attempts: Option<AttemptTrace>,
+}
+
+/// The attempts to send a request, for the access log.
+#[derive(Debug, Default)]
+struct AttemptTrace {
+    /// How often the request was handed to a connection.
+    count: Cell<u32>,
+    /// The server of the last attempt, or the one to which the gateway last tried to connect.
+    server: RefCell<Option<Rc<str>>>,
 }
 
 impl UploadProgress {
-    pub(crate) fn new(upload: RequestBodyMeter, arrived: Instant) -> Self {
-        Self { upload: Some(upload), ..Self::uncounted(arrived) }
+    /// Progress of the request of a command. `is_traced`: the attempts to send it are noted.
+    pub(crate) fn new(upload: RequestBodyMeter, arrived: Instant, is_traced: bool) -> Self {
+        let attempts = is_traced.then(AttemptTrace::default);
+        Self { upload: Some(upload), attempts, ..Self::uncounted(arrived) }
     }
 
     /// Progress of a request that is not a command, such as a shadow request.
@@ -37,6 +52,31 @@ impl UploadProgress {
             is_complete: Cell::new(false),
             is_sent: Cell::new(false),
             error: Cell::new(None),
+            attempts: None,
+        }
+    }
+
+    /// Notes that the request is handed to a connection to this server.
+    pub(crate) fn note_attempt(&self, server: &Rc<str>) {
+        if let Some(attempts) = &self.attempts {
+            attempts.count.set(attempts.count.get() + 1);
+            attempts.server.replace(Some(Rc::clone(server)));
+        }
+    }
+
+    /// Notes that the gateway tries to connect to this server.
+    pub(crate) fn note_connecting(&self, server: &Rc<str>) {
+        if let Some(attempts) = &self.attempts {
+            attempts.server.replace(Some(Rc::clone(server)));
+        }
+    }
+
+    /// Adds the attempts to a record.
+    pub(crate) fn describe_attempts(&self, record: &mut AccessRecord) {
+        let Some(attempts) = &self.attempts else { return };
+        record.attempts = attempts.count.get();
+        if let Some(server) = &*attempts.server.borrow() {
+            record.set_text(RecordText::Upstream, server.as_bytes());
         }
     }
 

@@ -58,8 +58,12 @@ impl BackendServers {
             };
             let Ok(SelectedServer { pool, permit, tried }) = chosen else { break };
             attempt.tried = tried;
+            progress.note_connecting(&pool.server);
             match pool.open_stream(self.connect_timeout).await {
-                Ok(stream) => return Ok(ConnectedServer { stream, lease: ServerLease::new(pool, permit) }),
+                Ok(stream) => {
+                    progress.note_attempt(&pool.server);
+                    return Ok(ConnectedServer { stream, lease: ServerLease::new(pool, permit) });
+                }
                 Err(because) => reason = because,
             }
             selected = self.select_server(attempt.hash_key, attempt.tried);

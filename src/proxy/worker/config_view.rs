@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use crate::config::AccessLogSettings;
 use crate::identity::SubsystemTls;
 use crate::limit::{CommandGate, LimitRefusal, LimiterRegistry};
 use crate::model::Name;
@@ -25,6 +26,8 @@ pub(crate) struct WorkerConfig {
     /// The limits of a department on a command, by their numbers. The cache avoids a map of maps and a lock per
     /// command.
     gates: Rc<GateCache>,
+    /// The settings of the access log; `None` while it is off.
+    pub(crate) access_log: Option<Arc<AccessLogSettings>>,
 }
 
 type SubsystemTlsMap = HashMap<Name, SubsystemTls>;
@@ -40,7 +43,11 @@ const GATES_MAX: usize = 100_000;
 impl WorkerConfig {
     /// Builds the view of a snapshot, after `before`. Connections to servers that remain are kept, and so are backends
     /// that are the same. If only endpoints differ, limits and weighted choices go on.
-    pub(crate) fn new(snapshot: Arc<PolicySnapshot>, pools: &WorkerPools, before: Option<&Self>) -> Self {
+    pub(crate) fn new(
+        (snapshot, access_log): (Arc<PolicySnapshot>, Option<Arc<AccessLogSettings>>),
+        pools: &WorkerPools,
+        before: Option<&Self>,
+    ) -> Self {
         let tls = pools.tls();
         let known = before.filter(|before| Arc::ptr_eq(&before.tls, &tls));
         let servers_of = |backend| {
@@ -50,7 +57,7 @@ impl WorkerConfig {
         pools.retain_backends(&snapshot);
         let same = before.filter(|before| before.snapshot.differs_only_in_endpoints(&snapshot));
         let (phases, gates) = same.map(|same| (Rc::clone(&same.phases), Rc::clone(&same.gates))).unwrap_or_default();
-        Self { snapshot, backends, tls, phases, gates }
+        Self { snapshot, backends, tls, phases, gates, access_log }
     }
 
     /// The servers of a backend that this configuration shares with another one.

@@ -24,7 +24,7 @@ use crate::limit::LimiterRegistry;
 use crate::model::Name;
 use crate::policy::{MirrorFraction, PolicySnapshot};
 use crate::proxy::message::rate_limit_headers::RateLimitHeaders;
-use crate::telemetry::{Telemetry, WorkerRecorder};
+use crate::telemetry::{AccessLog, AccessRecord, AccessRecorder, Telemetry, WorkerRecorder};
 
 use self::config_view::WorkerConfig;
 use self::peer_revalidator::PeerRevalidator;
@@ -54,6 +54,8 @@ pub struct TrafficComponents {
     pub health: Arc<UpstreamHealth>,
     /// The receiver of metrics.
     pub telemetry: Arc<Telemetry>,
+    /// The access log, on or off.
+    pub access_log: Arc<AccessLog>,
     /// The open connections per listener, department and address.
     pub connection_limits: Arc<ConnectionLimits>,
     /// Whether the gateway will stop.
@@ -80,6 +82,7 @@ pub(crate) struct TrafficWorker {
     pub(crate) components: TrafficComponents,
     pub(crate) meter: Meter,
     pub(crate) recorder: WorkerRecorder,
+    access_recorder: AccessRecorder,
     pub(crate) handshakes: HandshakeLimiter,
     pub(crate) in_flight: Rc<InFlightLimiter>,
     pub(crate) capacity: CapacitySettings,
@@ -108,10 +111,12 @@ impl TrafficWorker {
             worker_share: WorkerShare { index, workers },
             kept_pools: Rc::default(),
         });
-        let config = WorkerConfig::new(components.published.load_full(), &pools, None);
+        let access_log = components.access_log.settings();
+        let config = WorkerConfig::new((components.published.load_full(), access_log), &pools, None);
         Self {
             meter,
             recorder: components.telemetry.recorder(),
+            access_recorder: AccessRecorder::new(Arc::clone(&components.access_log)),
             components,
             handshakes: HandshakeLimiter::new(capacity.handshakes.div_ceil(workers.max(1))),
             in_flight,
@@ -134,6 +139,7 @@ impl TrafficWorker {
     pub(crate) fn tick(&self) {
         self.tick_timers.tick();
         self.meter.tick();
+        self.access_recorder.flush();
         // A worker without commands must also release the configuration that a reload has replaced.
         let config = self.config();
         self.revalidator.tick(&config.snapshot, self.components.clock.wall());
@@ -147,10 +153,19 @@ impl TrafficWorker {
         if Arc::ptr_eq(&published, &config.snapshot) {
             return Rc::clone(&config);
         }
-        let renewed = Rc::new(WorkerConfig::new(Arc::clone(&published), &self.pools, Some(&config)));
+        let view = (Arc::clone(&published), self.components.access_log.settings());
+        let renewed = Rc::new(WorkerConfig::new(view, &self.pools, Some(&config)));
         drop(config);
         self.current_config.replace(Rc::clone(&renewed));
         renewed
+    }
+
+    /// Takes the record of a command that has ended, for the access log. If that was switched off meanwhile, the record
+    /// is dropped.
+    pub(crate) fn log_command(&self, record: Box<AccessRecord>) {
+        if let Some(settings) = &self.current_config.borrow().access_log {
+            self.access_recorder.record(settings, record);
+        }
     }
 
     pub(crate) fn next_request_id(&self) -> RequestId {

@@ -11,7 +11,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +60,10 @@ pub(crate) struct HandshakeInfo {
     /// The host in the SNI extension.
     pub(crate) server_name: Option<Box<str>>,
     pub(crate) address: IpAddr,
+    /// The other end of the connection: the balancer, where one sends PROXY headers.
+    pub(crate) socket: SocketAddr,
+    /// The version of TLS, where the gateway ends TLS.
+    pub(crate) tls_version: Option<&'static str>,
     /// The proxies whose `X-Forwarded-For` is trusted; `None` if the address is not one of them.
     pub(crate) trusted_proxies: Option<Arc<TrustedProxies>>,
     /// Whether TLS is passed through: the server ends it, and the gateway sees no certificate.
@@ -73,6 +77,8 @@ pub(crate) struct DownstreamPeer {
     pub(crate) unaccepted: Option<UnacceptedCertificate>,
     address: HeaderValue,
     ip: IpAddr,
+    socket: SocketAddr,
+    tls_version: Option<&'static str>,
     trusted_proxies: Option<Arc<TrustedProxies>>,
     is_passthrough: bool,
     server_name: Option<Box<str>>,
@@ -165,6 +171,8 @@ impl DownstreamPeer {
             unaccepted,
             address,
             ip: handshake.address.to_canonical(),
+            socket: SocketAddr::new(handshake.socket.ip().to_canonical(), handshake.socket.port()),
+            tls_version: handshake.tls_version,
             trusted_proxies: handshake.trusted_proxies,
             is_passthrough: handshake.is_passthrough,
             server_name: handshake.server_name,
@@ -186,6 +194,16 @@ impl DownstreamPeer {
     /// The host in the SNI extension, if the connection has TLS and names one.
     pub(crate) fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
+    }
+
+    /// The other end of the connection: the client, or a balancer in front of it.
+    pub(crate) fn socket(&self) -> SocketAddr {
+        self.socket
+    }
+
+    /// The version of TLS, where the gateway ends TLS.
+    pub(crate) fn tls_version(&self) -> Option<&'static str> {
+        self.tls_version
     }
 
     /// The caller, if the connection has a client certificate.

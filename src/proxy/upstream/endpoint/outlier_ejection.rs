@@ -140,6 +140,11 @@ pub(crate) struct ServerHealth {
 }
 
 impl ServerHealth {
+    /// The server's name in metrics and in the log.
+    pub(crate) fn upstream(&self) -> &str {
+        &self.upstream
+    }
+
     fn new((subsystem, server): (&Name, &UpstreamServer), stats: Arc<UpstreamStats>, clock: Clock) -> Self {
         Self {
             subsystem: subsystem.clone(),

@@ -46,6 +46,8 @@ use super::transport::protocol::{
 /// The connections to one server.
 pub(crate) struct ConnectionPool {
     connector: Connector,
+    /// The server's name in metrics and logs.
+    pub(crate) server: Rc<str>,
     pub(crate) health: Arc<ServerHealth>,
     pub(crate) in_flight: Rc<ServerInFlight>,
     /// Idle connections; HTTP/1.1 only.
@@ -117,6 +119,7 @@ impl ConnectionPool {
     ) -> Self {
         Self {
             connector,
+            server: health.upstream().into(),
             health,
             in_flight,
             idle: RefCell::default(),
@@ -155,6 +158,7 @@ impl ConnectionPool {
             }
             permit = self.acquire_permit();
         }
+        deadline.progress.note_connecting(&self.server);
         let link = match deadline.until_end(self.open_connection(within)).await {
             Some(Ok(link)) => link,
             Some(Err(reason)) => return SendAttempt::Unsent(request, reason),
@@ -369,6 +373,7 @@ impl ServerLease {
         deadline: &ResponseDeadline<'_>,
     ) -> SendAttempt {
         let was_sent = deadline.progress.is_sent.replace(true);
+        deadline.progress.note_attempt(&self.pool.server);
         deadline.begin_attempt();
         let result = deadline.wait_head(&mut exchange).await;
         // Read before the exchange, which holds the request body, is taken apart.

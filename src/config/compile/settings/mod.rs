@@ -1,5 +1,7 @@
 //! Compiles the settings beside listeners and policy: `gateway`, `admin`, `ledger`, `calendar`, `workers`, `shutdown`,
-//! `capacity`.
+//! `capacity`, `accessLog`.
+
+mod access_log;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -49,6 +51,7 @@ pub(crate) fn compile_settings(
         calendar: compile_calendar(document, root),
         shutdown: compile_shutdown(document.shutdown.as_ref(), &root.key("shutdown")),
         capacity: compile_capacity(document.capacity.as_ref(), &root.key("capacity")),
+        access_log: access_log::compile_access_log(document.access_log.as_ref(), folder, &root.key("accessLog")),
     }
 }
 
