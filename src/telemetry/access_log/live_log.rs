@@ -19,7 +19,7 @@ use super::counts::AccessCounts;
 #[cfg(test)]
 use super::counts::DropReason;
 use super::queue::{AccessQueue, WriterOrder};
-use super::record::AccessRecord;
+use super::record::BoxedRecord;
 use super::sink::{AccessLogOpenError, AccessSink};
 use super::writer::AccessWriter;
 
@@ -124,7 +124,7 @@ impl AccessLog {
     }
 
     /// Hands records to the writer.
-    pub(crate) fn push(&self, batch: &mut Vec<Box<AccessRecord>>) {
+    pub(crate) fn push(&self, batch: &mut Vec<BoxedRecord>) {
         if let Some(reason) = self.queue.push(batch, &self.counts) {
             tracing::warn!(reason = reason.name(), "lines of the access log are dropped; traffic goes on");
         }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::config::{AccessLogFormat, AccessQueueLimits};
 
 use super::counts::{AccessCounts, DropReason};
-use super::record::AccessRecord;
+use super::record::BoxedRecord;
 use super::sink::AccessSink;
 
 /// The most records that the writer takes at once. They wait in its memory, beside the queue.
@@ -34,7 +34,7 @@ pub(crate) struct AccessQueue {
 
 #[derive(Debug, Default)]
 struct QueueContent {
-    records: VecDeque<Box<AccessRecord>>,
+    records: VecDeque<BoxedRecord>,
     /// The memory of the records.
     bytes: usize,
     limits: AccessQueueLimits,
@@ -75,7 +75,7 @@ pub(crate) enum WriterWork {
 impl AccessQueue {
     /// Moves a batch of records into the queue and leaves the batch empty. Records without room are dropped and
     /// counted. Returns the reason if no others have been dropped since the writer last caught up.
-    pub(crate) fn push(&self, batch: &mut Vec<Box<AccessRecord>>, counts: &AccessCounts) -> Option<DropReason> {
+    pub(crate) fn push(&self, batch: &mut Vec<BoxedRecord>, counts: &AccessCounts) -> Option<DropReason> {
         let mut content = self.lock();
         let fitting = content.fitting(batch);
         content.bytes += batch[..fitting].iter().map(|record| record.memory()).sum::<usize>();
@@ -105,7 +105,7 @@ impl AccessQueue {
 
     /// Takes the next work: records into the empty `buffer`, or an order. Waits for it, at most `timeout` if there is
     /// one.
-    pub(crate) fn take(&self, buffer: &mut Vec<Box<AccessRecord>>, timeout: Option<Duration>) -> WriterWork {
+    pub(crate) fn take(&self, buffer: &mut Vec<BoxedRecord>, timeout: Option<Duration>) -> WriterWork {
         let is_idle = |content: &mut QueueContent| content.records.is_empty() && content.orders.is_empty();
         let content = self.wait_while(is_idle, timeout);
         let mut content = content;
@@ -190,17 +190,17 @@ impl AccessQueue {
 
 impl QueueContent {
     /// The number of records of a batch that have room.
-    fn fitting(&self, batch: &[Box<AccessRecord>]) -> usize {
+    fn fitting(&self, batch: &[BoxedRecord]) -> usize {
         let lines = self.limits.lines.saturating_sub(self.records.len());
         let mut bytes = self.limits.bytes.saturating_sub(self.bytes);
-        let fits = |record: &&Box<AccessRecord>| match bytes.checked_sub(record.memory()) {
+        let fits = |memory: &usize| match bytes.checked_sub(*memory) {
             Some(rest) => {
                 bytes = rest;
                 true
             }
             None => false,
         };
-        batch.iter().take(lines).take_while(fits).count()
+        batch.iter().take(lines).map(|record| record.memory()).take_while(fits).count()
     }
 
     fn pop_order(&mut self) -> WriterWork {
@@ -211,10 +211,11 @@ impl QueueContent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::access_log::record::AccessRecord;
     use jiff::Timestamp;
     use std::net::SocketAddr;
 
-    fn records(ids: std::ops::Range<u128>) -> Vec<Box<AccessRecord>> {
+    fn records(ids: std::ops::Range<u128>) -> Vec<BoxedRecord> {
         let peer = SocketAddr::from(([127, 0, 0, 1], 9));
         ids.map(|id| Box::new(AccessRecord::new(Timestamp::UNIX_EPOCH, id, peer))).collect()
     }

@@ -57,6 +57,9 @@ pub struct AccessRecord {
     texts: RecordTexts,
 }
 
+/// A record as workers and the writer pass it on: by its address, because it is large and moves four times.
+pub type BoxedRecord = Box<AccessRecord>;
+
 /// A text of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordText {

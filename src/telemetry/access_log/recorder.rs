@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::config::AccessLogSettings;
 
 use super::live_log::AccessLog;
-use super::record::AccessRecord;
+use super::record::BoxedRecord;
 
 /// The most records of a batch.
 const BATCH_MAX: usize = 64;
@@ -22,7 +22,7 @@ const BATCH_MAX: usize = 64;
 #[derive(Debug)]
 pub struct AccessRecorder {
     log: Arc<AccessLog>,
-    batch: RefCell<Vec<Box<AccessRecord>>>,
+    batch: RefCell<Vec<BoxedRecord>>,
     left_out: Cell<u64>,
     _not_send: PhantomData<Rc<()>>,
 }
@@ -34,7 +34,7 @@ impl AccessRecorder {
     }
 
     /// Takes the record of a command that has ended.
-    pub fn record(&self, settings: &AccessLogSettings, mut record: Box<AccessRecord>) {
+    pub fn record(&self, settings: &AccessLogSettings, mut record: BoxedRecord) {
         let Some(sample) = settings.sampling.choose(record.outcome, record.request_id) else {
             return self.left_out.set(self.left_out.get() + 1);
         };

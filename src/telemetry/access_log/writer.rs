@@ -21,7 +21,7 @@ use crate::model::Name;
 use super::counts::{AccessCounts, DropReason};
 use super::line::append_line;
 use super::queue::{AccessQueue, WriterOrder, WriterWork};
-use super::record::AccessRecord;
+use super::record::BoxedRecord;
 use super::sink::{AccessSink, drop_reason};
 
 /// The pause after an error before the output is tried again.
@@ -180,7 +180,7 @@ impl AccessWriter {
         self.write_lines();
     }
 
-    fn format(&mut self, records: &mut Vec<Box<AccessRecord>>) {
+    fn format(&mut self, records: &mut Vec<BoxedRecord>) {
         let format = self.target.as_ref().map_or(AccessLogFormat::default(), |(_, format)| *format);
         for record in records.drain(..) {
             append_line(&mut self.lines.bytes, &record, format, self.gateway.as_str());
