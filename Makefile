@@ -71,7 +71,7 @@ cluster-proofs: ## measure the controller and roll-outs on a test cluster, as ro
 	@loadtests/kubernetes/proofs up && loadtests/kubernetes/proofs run $(ARGS); status=$$?; loadtests/kubernetes/proofs down; exit $$status
 
 .PHONY: conformance
-conformance: ## run the Gateway API's conformance suite on a cluster of its own, as root: tests/conformance/README.md; make conformance ARGS="--manifest FILE"
+conformance: ## run the Gateway API's conformance suite on a cluster of its own, as root, after `make image`: tests/conformance/README.md; three minutes after the first build
 	@tests/conformance/conformance run $(ARGS)
 
 # The package for Kubernetes: deploy/README.md.

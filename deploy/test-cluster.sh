@@ -78,7 +78,7 @@ trap end EXIT
 start() {
     cluster up
     image/build.sh --program "$tools/standin"
-    cluster import "$target/image/tallygate.oci" 2>/dev/null
+    cluster import "$target/image-of-program/tallygate.oci" 2>/dev/null
     kubectl create namespace "$namespace" >/dev/null
     kubectl label namespace "$namespace" pod-security.kubernetes.io/enforce=restricted >/dev/null
     client=$(cluster client outside)
@@ -165,23 +165,34 @@ check_rights() {
     for kind in gatewayclasses gateways listenersets httproutes grpcroutes tlsroutes referencegrants backendtlspolicies; do
         may yes watch "$kind.gateway.networking.k8s.io" --all-namespaces
         may no update "$kind.gateway.networking.k8s.io" --all-namespaces
+        may no patch "$kind.gateway.networking.k8s.io" --all-namespaces
     done
     for kind in gatewayclasses gateways listenersets httproutes grpcroutes tlsroutes backendtlspolicies; do
-        may yes update "$kind.gateway.networking.k8s.io" --subresource status --all-namespaces
+        may yes patch "$kind.gateway.networking.k8s.io" --subresource status --all-namespaces
     done
-    for kind in ingresses.networking.k8s.io ingressclasses.networking.k8s.io services secrets configmaps namespaces \
-        endpointslices.discovery.k8s.io; do
+    for kind in departments commandsets grants clientauthpolicies; do
+        may yes watch "$kind.tallygate.io" --all-namespaces
+        may yes patch "$kind.tallygate.io" --subresource status --all-namespaces
+        may no patch "$kind.tallygate.io" --all-namespaces
+    done
+    for kind in ingresses.networking.k8s.io ingressclasses.networking.k8s.io secrets configmaps namespaces; do
         may yes list "$kind" --all-namespaces
+        may no patch "$kind" --all-namespaces
         may no delete "$kind" --all-namespaces
     done
+    # Those of Gateways, in the namespaces of the Gateways.
+    for kind in services endpointslices.discovery.k8s.io; do
+        may yes list "$kind" --all-namespaces
+        may yes patch "$kind" --all-namespaces
+        may yes delete "$kind" --all-namespaces
+        may no update "$kind" --all-namespaces
+    done
     may yes patch ingresses.networking.k8s.io --subresource status --all-namespaces
-    may no update secrets --namespace "$namespace"
+    may no create secrets --namespace "$namespace"
     may no get nodes
     may no get pods --namespace "$namespace"
+    may no create pods --namespace "$namespace"
     may yes create events --namespace default
-    may yes create services --namespace "$namespace"
-    may yes delete services --namespace "$namespace"
-    may no create services --namespace default
     may yes update leases.coordination.k8s.io --namespace "$namespace"
     may no update leases.coordination.k8s.io --namespace kube-system
     pass "rights of the ServiceAccount: $rights questions"

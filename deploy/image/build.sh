@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# build.sh [--program FILE]: the image, its digest and its bill of materials, in target/image:
+# build.sh [--program FILE]: the image, its digest and its bill of materials, in target/image (of another program, in
+# target/image-of-program):
 #
 #   tallygate.oci          OCI archive, as `localhost/tallygate:VERSION`
 #   digest                 digest of its manifest: equal for equal sources, wherever and whenever it is built
@@ -28,7 +29,7 @@ esac
 
 "$repository/scripts/need" buildah readelf
 target=$(cd "$repository" && realpath -m "${CARGO_TARGET_DIR:-target}")
-out=$target/image
+out=$target/image${program:+-of-program}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$repository/Cargo.toml" | head -n 1)
 revision=$(git -C "$repository" rev-parse HEAD 2>/dev/null || echo unknown)
 [ -z "$(git -C "$repository" status --porcelain 2>/dev/null)" ] || revision=$revision-changed

@@ -1,4 +1,4 @@
-//! Rate limits, concurrency limits and quotas: the values that `config` reads and `limit` enforces.
+//! Rate limits, concurrency limits, bandwidth limits and quotas: the values that `config` reads and `limit` enforces.
 
 use std::num::{NonZeroU32, NonZeroU64};
 
@@ -68,6 +68,15 @@ impl AddressLimits {
     /// The most addresses, over all zones, that have limiters of their own. A full table takes up new ones once others
     /// are idle; until then they share one limiter in each zone.
     pub const ADDRESSES_MAX: usize = 65_536;
+}
+
+/// The bandwidth limit of one response: the rate at which its body is sent to the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BandwidthLimit {
+    /// Bytes per second.
+    pub rate: NonZeroU64,
+    /// The bytes at the beginning of a body that are sent without limit.
+    pub after: u64,
 }
 
 /// The most units of a department in a calendar month. The ledger holds the use, so a quota survives restarts.

@@ -21,7 +21,7 @@ pub use command::CommandKey;
 pub use department::Department;
 pub use hex::hex_text;
 pub use identity_token::IdentityToken;
-pub use limits::{AddressLimits, MonthlyQuota, QuotaAction, RateLimit, RateUnit, TrafficLimits};
+pub use limits::{AddressLimits, BandwidthLimit, MonthlyQuota, QuotaAction, RateLimit, RateUnit, TrafficLimits};
 pub use name::{BadName, Name, NameInterner};
 pub use network_ranges::{NetworkRanges, counted_address};
 pub use outcome::{Blame, Finished, Outcome, Refused};

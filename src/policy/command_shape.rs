@@ -1,4 +1,5 @@
-//! The transformation of a command by the gateway: header edits, rewrite, redirect, CORS, mirroring, compression.
+//! The transformation of a command by the gateway: header edits, rewrite, redirect, CORS, mirroring, compression,
+//! bandwidth.
 //!
 //! Guarantees:
 //! - The shape is compiled once per configuration. A command without a shape stores none and costs no lookup.
@@ -8,6 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::model::BandwidthLimit;
 
 use super::cors::CorsPolicy;
 use super::header_names::why_protected;
@@ -30,6 +33,8 @@ pub struct CommandShape {
     pub mirrors: Vec<MirrorTarget>,
     /// Whether responses are compressed, for callers that accept it.
     pub compress: bool,
+    /// The bandwidth limit of each response.
+    pub bandwidth: Option<BandwidthLimit>,
 }
 
 /// A target of mirrored requests. The responses to them are discarded.

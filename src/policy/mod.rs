@@ -46,7 +46,7 @@ pub use request_target::{
     PathRewrite, PrefixReplacement, RedirectLocation, RedirectTarget, ReplacedParts, RequestRewrite, RequestUrl,
 };
 pub use route::{ANY_HOST, ConnectionMatch, DownstreamProtocol, ListenerRouting, RouteMatch, RouteTable, VirtualHost};
-pub use session_cookie::SessionCookie;
+pub use session_cookie::{SessionCookie, SessionSecret};
 pub use snapshot::{CallerOrigin, CallerUnclaimed, PolicySnapshot};
 pub use snapshot_difference::{ItemChanges, RemovedItem, SnapshotDifference};
 pub use snapshot_draft::SnapshotDraft;

@@ -398,7 +398,7 @@ fn shape_keys(
         return if one.is_some() == other.is_some() {
             vec![]
         } else {
-            vec!["headers, rewrite, cors, mirror or compress"]
+            vec!["headers, rewrite, cors, mirror, compress or bandwidthLimit"]
         };
     };
     let mirrors = |snapshot: &PolicySnapshot, shape: &CommandShape| -> Vec<_> {
@@ -412,6 +412,7 @@ fn shape_keys(
         ("cors", one.cors != other.cors),
         ("mirror", mirrors(old, one) != mirrors(new, other)),
         ("compress", one.compress != other.compress),
+        ("bandwidthLimit", one.bandwidth != other.bandwidth),
     ])
 }
 
@@ -530,7 +531,7 @@ mod tests {
         assert_eq!(found.subsystems.changed, ["s (timeouts)"]);
         assert_eq!(found.subsystems.renamed, [("t".to_owned(), "v".to_owned())]);
         assert_eq!(removed(&found.subsystems), [("u", None)]);
-        assert_eq!(found.commands.changed, ["s/c (units, headers, rewrite, cors, mirror or compress)"]);
+        assert_eq!(found.commands.changed, ["s/c (units, headers, rewrite, cors, mirror, compress or bandwidthLimit)"]);
         assert_eq!(found.commands.renamed, [("s/e".to_owned(), "s/h".to_owned())]);
         assert_eq!(removed(&found.commands), [("s/g", None)]);
         assert_eq!((found.subsystems.added, found.commands.added), (vec![], vec![]));

@@ -45,7 +45,7 @@ const ORDERS: [FolderOrder; 9] = [
         floors: &[
             "health_checks",
             "server_pools",
-            "connect resend",
+            "connect resend sessions",
             "backend_servers",
             "attempt_state",
             "retry_budget",

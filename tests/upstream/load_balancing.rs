@@ -2,7 +2,8 @@
 //! while all servers are at their concurrency limit. A server that signals overload (429, 503) is neither ejected nor
 //! asked again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
@@ -216,6 +217,126 @@ async fn session_of_a_cookie_stays_at_its_server_while_that_lives() {
     }
     let usage = world.close().await;
     assert_eq!(usage.of("logistics", "ok"), 4 * 24);
+}
+
+/// Writes the servers of `cameras` at these addresses.
+fn write_upstreams(document: &mut Value, addresses: &[SocketAddr]) {
+    let upstreams = addresses.iter().map(|address| json!({ "url": format!("http://{address}") }));
+    document["subsystems"][0]["upstreams"] = upstreams.collect();
+}
+
+/// The session in a field that sets the cookie.
+fn session_in(field: Option<String>) -> String {
+    field.expect("the cookie is set").split_once(';').unwrap().0.to_owned()
+}
+
+#[tokio::test]
+async fn persistent_session_stays_at_its_server_when_one_is_added() {
+    let cookie = json!({ "cookie": { "name": "route", "mode": "persistent", "secret": "nobody guesses this" } });
+    let mut world = World::city().edit(|document| document["subsystems"][0]["balance"] = cookie).start().await;
+    let first = world.server("cameras").address;
+    let mut sessions = Vec::new();
+    for _ in 0..20 {
+        let (set, server) = send_in_session(&world, None).await;
+        let session = session_in(set);
+        let value = session.strip_prefix("route=").unwrap();
+        assert!(value.len() == 48 && value.bytes().all(|byte| byte.is_ascii_hexdigit()), "{value}");
+        assert_eq!(server, 0);
+        sessions.push(session);
+    }
+    let tails: HashSet<&str> = sessions.iter().map(|session| &session[session.len() - 16..]).collect();
+    assert_eq!(tails.len(), 20, "the values do not show that the server is the same");
+    // A server is added: of the sessions of one server none moves. New ones go to both.
+    let second = Server::start();
+    let addresses = [first, second.address];
+    world.add_server("cameras-2", second);
+    world.reload(|document| write_upstreams(document, &addresses)).await;
+    for session in &sessions {
+        assert_eq!(send_in_session(&world, Some(session)).await, (None, 0), "{session}");
+    }
+    let mut moving = None;
+    for _ in 0..20 {
+        let (set, server) = send_in_session(&world, None).await;
+        moving = Some(session_in(set)).filter(|_| server == 1).or(moving);
+    }
+    let moving = moving.expect("a new session at the added server");
+    assert_eq!(send_in_session(&world, Some(&moving)).await, (None, 1));
+    // Its server is removed: the session gets another one, at which it stays.
+    world.reload(|document| write_upstreams(document, &addresses[..1])).await;
+    let (set, server) = send_in_session(&world, Some(&moving)).await;
+    let moved = session_in(set);
+    assert!(server == 0 && moved != moving && moved.ends_with(moving.strip_prefix("route=").unwrap()), "{moved}");
+    world.reload(|document| write_upstreams(document, &addresses)).await;
+    assert_eq!(send_in_session(&world, Some(&moved)).await, (None, 0));
+    // Values of other gateways with another secret, and any other values, begin a session.
+    for foreign in ["route=7", "route=0123456789abcdef0123456789abcdef0123456789abcdef"] {
+        assert!(send_in_session(&world, Some(foreign)).await.0.is_some(), "{foreign}");
+    }
+    let usage = world.close().await;
+    assert_eq!(usage.of("logistics", "ok"), 20 + 20 + 20 + 1 + 1 + 1 + 2);
+}
+
+#[tokio::test]
+async fn session_changes_on_failure_if_the_cookie_says_so() {
+    for (keys, changes) in [
+        (json!({ "name": "route" }), false),
+        (json!({ "name": "route", "changeOnFailure": true }), true),
+        (json!({ "name": "route", "mode": "persistent", "secret": "nobody guesses this" }), false),
+        (
+            json!({ "name": "route", "mode": "persistent", "secret": "nobody guesses this", "changeOnFailure": true }),
+            true,
+        ),
+    ] {
+        let cookie = json!({ "cookie": keys });
+        let (plan, second) = two_servers(|cameras| cameras["balance"] = cookie.clone());
+        let mut world = plan.start().await;
+        let address = second.address;
+        world.add_server("cameras-2", second);
+        let mut sessions: [Option<String>; 2] = [None, None];
+        while sessions.iter().any(Option::is_none) {
+            let (set, server) = send_in_session(&world, None).await;
+            sessions[server] = Some(session_in(set));
+        }
+        let [staying, failing] = sessions.map(Option::unwrap);
+        world.note_foreign_server(); // its log ends with it
+        drop(world.remove_server("cameras-2"));
+        // The second server refuses connections: the command goes to the first one.
+        let (set, server) = send_in_session(&world, Some(&failing)).await;
+        assert_eq!((server, set.is_some()), (0, changes), "{cookie}");
+        let moved = set.map_or_else(|| failing.clone(), |set| session_in(Some(set)));
+        assert_eq!(moved != failing, changes, "{cookie}");
+        assert_eq!(send_in_session(&world, Some(&staying)).await, (None, 0), "{cookie}");
+        assert_eq!(send_in_session(&world, Some(&moved)).await, (None, 0), "{cookie}");
+        // The server is back: only a session that has changed stays at the other one.
+        world.add_server("cameras-2", Server::start_at(address));
+        assert_eq!(send_in_session(&world, Some(&moved)).await, (None, usize::from(!changes)), "{cookie}");
+        assert_eq!(send_in_session(&world, Some(&failing)).await, (None, 1), "{cookie}");
+        world.close().await;
+    }
+}
+
+#[tokio::test]
+async fn broken_response_moves_a_session_if_the_cookie_says_so() {
+    for changes in [false, true] {
+        let cookie = json!({ "cookie": { "name": "route", "changeOnFailure": changes } });
+        let (plan, second) = two_servers(|cameras| cameras["balance"] = cookie);
+        let mut world = plan.start().await;
+        world.add_server("cameras-2", second);
+        let (set, first) = send_in_session(&world, None).await;
+        let session = session_in(set);
+        let mut cut = request("GET", "/cameras/do/cut", empty());
+        cut.headers_mut().insert("cookie", session.parse().unwrap());
+        let reply = world.client("traffic-police").send(cut).await;
+        world.note_sent_again(1); // after the kept connection was lost
+        assert_eq!(reply.status, 502);
+        let set = Some(reply.header("set-cookie").to_owned()).filter(|field| !field.is_empty());
+        assert_eq!(set.is_some(), changes);
+        let session = set.map_or(session, |set| session_in(Some(set)));
+        let expected = if changes { 1 - first } else { first };
+        assert_eq!(send_in_session(&world, Some(&session)).await, (None, expected));
+        let usage = world.close().await;
+        assert_eq!((usage.of("logistics", "ok"), usage.of("traffic-police", "upstream_failed")), (2, 1));
+    }
 }
 
 #[tokio::test]

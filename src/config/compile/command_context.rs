@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::document::{HeadersDocument, SubsystemDocument};
-use crate::model::NameInterner;
+use crate::model::{BandwidthLimit, NameInterner};
 use crate::policy::{
     BackendShare, CommandShape, CommandTimeouts, CorsPolicy, Durability, FieldEdits, MirrorTarget, RedirectTarget,
     RequestRewrite,
@@ -42,6 +42,7 @@ pub(crate) struct CommonShape {
     response: FieldEdits,
     pub(crate) cors: Option<Arc<CorsPolicy>>,
     pub(crate) compress: bool,
+    pub(crate) bandwidth: Option<BandwidthLimit>,
 }
 
 impl CommonShape {
@@ -52,11 +53,11 @@ impl CommonShape {
         redirect: Option<RedirectTarget>,
         mirrors: Vec<MirrorTarget>,
     ) -> Option<Box<CommandShape>> {
-        let Self { request, response, cors, compress } = self;
+        let Self { request, response, cors, compress, bandwidth } = self;
         let is_edited = !request.is_empty() || !response.is_empty();
         let is_shaped = is_edited || rewrite.is_some() || redirect.is_some() || cors.is_some();
-        let is_shaped = is_shaped || compress || !mirrors.is_empty();
-        let shape = CommandShape { request, response, rewrite, redirect, cors, mirrors, compress };
+        let is_shaped = is_shaped || compress || bandwidth.is_some() || !mirrors.is_empty();
+        let shape = CommandShape { request, response, rewrite, redirect, cors, mirrors, compress, bandwidth };
         is_shaped.then(|| Box::new(shape))
     }
 

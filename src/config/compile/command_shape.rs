@@ -1,5 +1,5 @@
-//! Compiles `headers`, `rewrite`, `redirect`, `cors`, `mirror` and `compress`: the transformations of a command's
-//! requests and responses.
+//! Compiles `headers`, `rewrite`, `redirect`, `cors`, `mirror`, `compress` and `bandwidthLimit`: the transformations of
+//! a command's requests and responses.
 
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -16,6 +16,7 @@ use crate::policy::{
 use super::command_backends::find_backend;
 use super::command_context::{CommandContext, CommonShape};
 use super::doc_path::DocPath;
+use super::limits::compile_bandwidth;
 use super::{cors, scalars};
 
 const REDIRECT_STATUSES: [StatusCode; 5] = [
@@ -34,6 +35,8 @@ pub(crate) fn compile_common(written: &SubsystemDocument, place: &DocPath<'_>) -
     let mut common = CommonShape::default();
     common.add_headers(written.headers.as_ref(), &place.key("headers"));
     common.compress = written.compress.unwrap_or(false);
+    common.bandwidth =
+        written.bandwidth_limit.as_ref().and_then(|written| compile_bandwidth(written, &place.key("bandwidthLimit")));
     common.cors = written.cors.as_ref().map(|written| cors::compile_cors(written, &place.key("cors")));
     common
 }
@@ -52,6 +55,9 @@ pub(crate) fn compile_shape(
         own.cors = Some(cors::compile_cors(written, &place.key("cors")));
     }
     own.compress = written.compress.unwrap_or(own.compress);
+    if let Some(written) = &written.bandwidth_limit {
+        own.bandwidth = compile_bandwidth(written, &place.key("bandwidthLimit"));
+    }
     let rewrite = written.rewrite.as_ref().and_then(|written| compile_rewrite(written, matches, &place.key("rewrite")));
     let redirect =
         written.redirect.as_ref().and_then(|written| compile_redirect(written, matches, &place.key("redirect")));
@@ -289,10 +295,12 @@ fn split_location(text: &str) -> Result<(&str, &str), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
     use std::sync::Arc;
 
     use super::*;
     use crate::config::test_fixtures::{compile_valid, config_text};
+    use crate::model::BandwidthLimit;
     use crate::policy::{Command, PolicySnapshot};
 
     /// A command with one setting.
@@ -341,6 +349,30 @@ mod tests {
             let expected: Vec<_> = mirrors.iter().map(target).collect();
             let found: Vec<_> = snapshot.subsystems[0].commands[0].mirrors().iter().map(named).collect();
             assert_eq!(found, expected, "{written}");
+        }
+    }
+
+    #[test]
+    fn bandwidth_limit_of_a_command_replaces_that_of_its_subsystem() {
+        let limit = |rate, after| NonZeroU64::new(rate).map(|rate| BandwidthLimit { rate, after });
+        let common = "bandwidthLimit: { rate: 2KiB, after: 1MiB }, ";
+        for (common, written, expected) in [
+            ("", "units: 1", None),
+            ("", "bandwidthLimit: { rate: 512KiB }", limit(524_288, 0)),
+            ("", "bandwidthLimit: { rate: 1B, after: 3B }", limit(1, 3)),
+            ("", "bandwidthLimit: { rate: 0B, after: 3B }", None),
+            (common, "units: 1", limit(2048, 1_048_576)),
+            (common, "bandwidthLimit: { rate: 1KiB }", limit(1024, 0)),
+            (common, "bandwidthLimit: { rate: 0B }", None),
+        ] {
+            let text = config_text(&format!(
+                "departments: [{{ id: a, callers: [{{ dns: a.example }}] }}]\n\
+                 subsystems: [{{ id: cameras, {common}upstreams: [{{ url: \"http://127.0.0.1:1\" }}], \
+                 commands: [{{ id: c, match: {{ path: /c }}, {written} }}] }}]\n\
+                 grants: []\n"
+            ));
+            let command = Arc::clone(&compile_valid(&text).snapshot.subsystems[0].commands[0]);
+            assert_eq!(command.shape.as_ref().and_then(|shape| shape.bandwidth), expected, "{common}{written}");
         }
     }
 

@@ -1,14 +1,18 @@
-//! Compiles `limits` and `quota`: rate limits, concurrency limits and monthly quotas.
+//! Compiles `limits`, `bandwidthLimit` and `quota`: rate limits, concurrency limits, bandwidth limits and monthly
+//! quotas.
 
 use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use crate::config::document::{
-    AddressLimitsDocument, GatewayLimitsDocument, LimitsDocument, QuotaDocument, SourcesDocument,
+    AddressLimitsDocument, BandwidthLimitDocument, GatewayLimitsDocument, LimitsDocument, QuotaDocument,
+    SourcesDocument,
 };
 use crate::limit::QUOTA_UNITS_MAX;
-use crate::model::{AddressLimits, CommandKey, MonthlyQuota, NameInterner, QuotaAction, RateLimit, TrafficLimits};
+use crate::model::{
+    AddressLimits, BandwidthLimit, CommandKey, MonthlyQuota, NameInterner, QuotaAction, RateLimit, TrafficLimits,
+};
 use crate::policy::{SourceRanges, Subsystem};
 
 use super::doc_path::DocPath;
@@ -64,6 +68,14 @@ pub(crate) fn compile_address_limits(
     let except = compile_networks(&written.except, &place.key("except"));
     let number = interner.intern(&key);
     Some(Arc::new(AddressLimits { zone, number, limits, except, is_unavailable: written.status == Some(503) }))
+}
+
+/// Compiles the bandwidth limit of responses. A rate of 0 means none.
+pub(crate) fn compile_bandwidth(written: &BandwidthLimitDocument, place: &DocPath<'_>) -> Option<BandwidthLimit> {
+    let size = |key: &str, text: &str| place.key(key).value_or_problem(scalars::parse_size(text));
+    let after = written.after.as_deref().map_or(Some(0), |text| size("after", text));
+    let rate = NonZeroU64::new(size("rate", &written.rate)?)?;
+    Some(BandwidthLimit { rate, after: after? })
 }
 
 /// Compiles `sources`.

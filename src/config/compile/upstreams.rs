@@ -11,8 +11,8 @@ use crate::config::document::{
     SessionCookieDocument, UpstreamDocument,
 };
 use crate::policy::{
-    Backend, HashSource, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy, SessionCookie, UpstreamProtocol,
-    UpstreamServer,
+    Backend, HashSource, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy, SessionCookie, SessionSecret,
+    UpstreamProtocol, UpstreamServer,
 };
 
 use super::doc_path::DocPath;
@@ -207,7 +207,32 @@ fn compile_cookie(written: &SessionCookieDocument, place: &DocPath<'_>) -> Optio
     let name = is_name.then(|| written.name.clone());
     let name = name.ok_or_else(|| format!("{:?} is not the name of a cookie; write one such as route", written.name));
     let name = place.key("name").value_or_problem(name)?;
-    Some(SessionCookie { name, attributes, secure: written.secure })
+    let persistence = compile_persistence(written, place);
+    let changes_on_failure = written.change_on_failure.unwrap_or(false);
+    Some(SessionCookie { name, attributes, secure: written.secure, persistence, changes_on_failure })
+}
+
+/// Compiles `mode` and `secret` of a cookie.
+fn compile_persistence(written: &SessionCookieDocument, place: &DocPath<'_>) -> Option<SessionSecret> {
+    let mode = written.mode.as_deref().unwrap_or("balanced");
+    let words = [("balanced", false), ("persistent", true)];
+    let is_persistent = place.key("mode").value_or_problem(scalars::parse_keyword(mode, &words))?;
+    let place = place.key("secret");
+    match &written.secret {
+        Some(secret) if is_persistent && secret.chars().count() >= SessionSecret::LENGTH_MIN => {
+            return Some(SessionSecret::new(secret));
+        }
+        Some(_) if is_persistent => {
+            place.problem(format!("is too short; write at least {} characters", SessionSecret::LENGTH_MIN));
+        }
+        Some(_) => place.problem_with_hint("has no effect without mode: persistent", "remove it"),
+        None if is_persistent => place.problem_with_hint(
+            "is missing; mode: persistent needs it",
+            "write at least 16 random characters, the same in all gateways",
+        ),
+        None => {}
+    }
+    None
 }
 
 /// Compiles `slowStart`.

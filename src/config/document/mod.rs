@@ -306,6 +306,17 @@ pub(crate) struct AddressRateDocument {
     pub(crate) burst: Option<u64>,
 }
 
+/// The bandwidth limit of one response: how fast its body is sent to the caller.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct BandwidthLimitDocument {
+    /// Bytes per second, such as 512KiB; 0B means no limit.
+    pub(crate) rate: String,
+    /// The bytes at the beginning of a body that are sent without limit. Default: 0B.
+    pub(crate) after: Option<String>,
+}
+
 /// The client addresses that may call a command. Others are forbidden.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -437,6 +448,8 @@ pub(crate) struct SubsystemDocument {
     pub(crate) cors: Option<CorsDocument>,
     /// Whether responses of its commands are compressed for callers that accept it. Default: false.
     pub(crate) compress: Option<bool>,
+    /// The bandwidth limit of each response, for all its commands. Default: none.
+    pub(crate) bandwidth_limit: Option<BandwidthLimitDocument>,
     /// The treatment of requests that match none of its commands: refuse (default), allow, or next for less specific
     /// subsystems.
     pub(crate) other_commands: Option<String>,
@@ -514,6 +527,8 @@ pub(crate) struct CommandDocument {
     pub(crate) mirror: Option<MirrorsDocument>,
     /// Whether its responses are compressed for callers that accept it. Default: the subsystem's setting.
     pub(crate) compress: Option<bool>,
+    /// The bandwidth limit of each of its responses. Replaces the subsystem's setting as a whole.
+    pub(crate) bandwidth_limit: Option<BandwidthLimitDocument>,
     /// As ledger.durability, for this command.
     pub(crate) durability: Option<String>,
     /// Its request timeout and its attempt timeout. Each overrides the subsystem's.

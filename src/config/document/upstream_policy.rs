@@ -28,7 +28,7 @@ pub(crate) struct ByCookieDocument {
     pub(crate) cookie: SessionCookieDocument,
 }
 
-/// The cookie of sticky routing. It is HttpOnly, and its value is random.
+/// The cookie of sticky routing. It is HttpOnly, and its value says nothing about servers.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(deny_unknown_fields)]
@@ -45,6 +45,15 @@ pub(crate) struct SessionCookieDocument {
     pub(crate) secure: Option<bool>,
     /// Strict, Lax or None. Default: that of the browser.
     pub(crate) same_site: Option<String>,
+    /// balanced (default): a server that is added takes over its share of the sessions; or persistent: a session stays
+    /// at its server as long as that exists.
+    pub(crate) mode: Option<String>,
+    /// With mode persistent, which requires it: at least 16 characters that nobody can guess, the same in all gateways.
+    /// Who knows them can find out the server of a session.
+    pub(crate) secret: Option<String>,
+    /// Whether a session moves to another server for good, with a new value of the cookie, when its server has failed.
+    /// Default: false; it returns to its server.
+    pub(crate) change_on_failure: Option<bool>,
 }
 
 /// Sticky routing by a hash.

@@ -22,8 +22,8 @@ use super::condition_events::PendingObjects;
 use super::controller_gauge::{ControllerGauge, GaugeSources};
 use super::data_plane::DataPlane;
 use super::endpoint_follower::{EndpointNews, follow_endpoints};
-use super::first_picture::{Arrival, FirstPicture, LastGoodSettings, read_last_good, serve_last_good};
-use super::last_good::{LastGoodConfig, RecordKeeper};
+use super::first_picture::{Arrival, FirstPicture, LastGoodSettings, is_written, read_last_good, serve_last_good};
+use super::last_good::{LastGoodStore, RecordKeeper};
 use super::service_writer::ServiceWriter;
 use super::settled_routes::SettledRoutes;
 use super::text_checks::TextChecks;
@@ -68,13 +68,13 @@ pub async fn run_controller(
     (data_plane, gauge, clock): (Arc<dyn DataPlane>, Arc<ControllerGauge>, Clock),
     mut drain: DrainWatcher,
 ) {
-    let known = settings.last_good.as_ref().and_then(|last_good| read_last_good(&last_good.store));
+    let last_good = settings.last_good.as_ref().filter(|last_good| is_written(&last_good.store));
     let queue = StatusQueue::default();
     let writer = tokio::spawn(run_status_writer(client.clone(), queue.clone(), WriteTimes::default()));
     let events_of_objects = EventReporter::start(client.clone(), &settings.lease.identity, clock.clone());
     let election = LeaseElection::start(client.clone(), settings.lease.clone(), clock.clone());
     let RunningWatches { mut events, endpoint_events, gauge: watches, tasks } =
-        start_scoped_watches(&client, (&ObjectKind::ALL, &settings.scope), watch_times(known.is_some()));
+        start_scoped_watches(&client, (&ObjectKind::ALL, &settings.scope), watch_times(last_good.is_some()));
     gauge.set_sources(GaugeSources {
         watches: Arc::clone(&watches),
         statuses: queue.clone(),
@@ -107,11 +107,11 @@ pub async fn run_controller(
         let keeper = RecordKeeper::new(Arc::clone(&last_good.store), live, parts);
         tokio::spawn(keeper.run(drain.clone()))
     });
-    if let (Some(last_good), Some(known)) = (&settings.last_good, known) {
+    if let Some(last_good) = last_good {
         let first = FirstPicture { events: &mut events, news: &news, watches: &watches };
         let is_whole = first.await_whole(last_good.wait, &mut drain, |arrival| controller.take_arrival(arrival)).await;
         if !is_whole && !drain.is_begun() {
-            serve_until_synced(known, data_plane, (gauge, clock)).await;
+            serve_until_synced(Arc::clone(&last_good.store), data_plane, (gauge, clock)).await;
         }
     }
     let mut is_leader = election.is_leader.clone();
@@ -154,13 +154,17 @@ fn watch_times(has_last_good: bool) -> WatchTimes {
     WatchTimes { first_missing_answers, ..WatchTimes::default() }
 }
 
-/// Makes the last good configuration live. Events wait in their channels meanwhile.
+/// Reads the last good configuration and makes it live. Events wait in their channels meanwhile.
 async fn serve_until_synced(
-    known: LastGoodConfig,
+    store: Arc<LastGoodStore>,
     data_plane: Arc<dyn DataPlane>,
     (gauge, clock): (Arc<ControllerGauge>, Clock),
 ) {
-    let served = tokio::task::spawn_blocking(move || serve_last_good(&known, &*data_plane, (&gauge, &clock)));
+    let served = tokio::task::spawn_blocking(move || {
+        if let Some(config) = read_last_good(&store) {
+            serve_last_good(&config, &*data_plane, (&gauge, &clock));
+        }
+    });
     let _ = served.await; // a panic was reported by its hook
 }
 

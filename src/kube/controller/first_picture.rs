@@ -130,6 +130,20 @@ pub(super) fn serve_last_good(
     }
 }
 
+/// Whether there is a last good configuration. It is read only when it is needed, because that of 5,000 routes takes
+/// about 25 MiB of memory.
+pub(super) fn is_written(store: &LastGoodStore) -> bool {
+    match store.is_written() {
+        Ok(is_written) => is_written,
+        Err(error) => {
+            tracing::error!(
+                "the last good configuration is not used: {error}. If the API server is away, the gateway waits for it"
+            );
+            false
+        }
+    }
+}
+
 /// Reads the last good configuration. What is wrong with it is logged.
 pub(super) fn read_last_good(store: &LastGoodStore) -> Option<LastGoodConfig> {
     match store.read() {

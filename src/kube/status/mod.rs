@@ -15,12 +15,14 @@ mod comparison;
 mod conditions;
 mod entries;
 mod pending_updates;
+mod recent_writes;
 mod status_writer;
 mod wanted;
 
 pub use self::comparison::{STATUS_ADDRESSES_MAX, StatusUpdate, compare_status, new_status};
 pub use self::entries::{ANCESTORS_MAX, PARENTS_MAX};
 pub use self::pending_updates::UPDATES_MAX;
+pub use self::recent_writes::WRITES_OF_OBJECT_MAX;
 pub use self::status_writer::{StatusQueue, WriteCounts, WriteTimes, run_status_writer};
 pub use self::wanted::{ConditionStatus, WantedCondition, WantedIngress, WantedListener, WantedParent, WantedStatus};
 

@@ -3,6 +3,7 @@
 //! Guarantees:
 //! - Nothing but the status is written: metadata of the object, such as its annotations, stay as they are.
 //! - One write at a time for each object, the newest update wins, at most [`WriteTimes::in_flight`] writes at once.
+//! - At most [`WRITES_OF_OBJECT_MAX`] writes of one object in [`WriteTimes::spacing`].
 //! - Submitting waits for nothing. A write that hangs is given up after [`WriteTimes::write`].
 //! - After a conflict the update is dropped: the watch shows the newer object, and that is compared again.
 //! - Refused, hanging and broken writes pause their kind, with a growing pause; other kinds go on.
@@ -25,6 +26,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::comparison::StatusUpdate;
 use super::pending_updates::{ObjectId, PendingUpdates};
+use super::recent_writes::RecentWrites;
+#[cfg(doc)]
+use super::recent_writes::WRITES_OF_OBJECT_MAX;
 use crate::kube::api::{ApiFault, ApiPath, GrowingPause, RequiredAccess, find_path};
 use crate::kube::objects::{ObjectKey, ObjectKind};
 
@@ -35,13 +39,20 @@ pub struct WriteTimes {
     pub write: Duration,
     /// The first pause of a kind after a fault. It doubles up to 30 s.
     pub first_pause: Duration,
+    /// The time in which an object is written at most [`WRITES_OF_OBJECT_MAX`] times.
+    pub spacing: Duration,
     /// The largest number of writes at once.
     pub in_flight: usize,
 }
 
 impl Default for WriteTimes {
     fn default() -> Self {
-        Self { write: Duration::from_secs(5), first_pause: Duration::from_millis(800), in_flight: 16 }
+        Self {
+            write: Duration::from_secs(5),
+            first_pause: Duration::from_millis(800),
+            spacing: Duration::from_secs(1),
+            in_flight: 16,
+        }
     }
 }
 
@@ -141,12 +152,15 @@ pub async fn run_status_writer(client: Client, queue: StatusQueue, times: WriteT
         tasks: JoinSet::new(),
         in_flight: BTreeSet::new(),
         outdated: OutdatedVersions::default(),
+        recent: RecentWrites::within(times.spacing),
         kinds: BTreeMap::new(),
     };
     loop {
+        writer.recent.forget_old(Instant::now());
         writer.start_writes();
         let queue = Arc::clone(&writer.queue.0);
-        let wake = writer.kinds.values().filter_map(|kind| kind.paused_until).min();
+        let pauses = writer.kinds.values().filter_map(|kind| kind.paused_until);
+        let wake = pauses.chain(writer.recent.next_end()).min();
         tokio::select! {
             () = queue.changed.notified() => {}
             Some(done) = writer.tasks.join_next() => {
@@ -166,6 +180,7 @@ struct Writer {
     tasks: JoinSet<FinishedWrite>,
     in_flight: BTreeSet<ObjectId>,
     outdated: OutdatedVersions,
+    recent: RecentWrites,
     kinds: BTreeMap<ObjectKind, KindWrites>,
 }
 
@@ -222,13 +237,14 @@ impl Writer {
             self.tasks = JoinSet::new();
             self.in_flight.clear();
             self.outdated = OutdatedVersions::default();
+            self.recent = RecentWrites::within(self.times.spacing);
             return;
         }
         while self.in_flight.len() < self.times.in_flight {
-            let (in_flight, kinds) = (&self.in_flight, &self.kinds);
+            let (in_flight, recent, kinds) = (&self.in_flight, &self.recent, &self.kinds);
             let is_paused =
                 |kind: &ObjectKind| kinds.get(kind).is_some_and(|kind: &KindWrites| kind.paused_until.is_some());
-            let may_start = |id: &ObjectId| !in_flight.contains(id) && !is_paused(&id.0);
+            let may_start = |id: &ObjectId| !in_flight.contains(id) && recent.may_begin(id) && !is_paused(&id.0);
             let Some(update) = self.queue.with_pending(|pending| pending.take(may_start)) else { return };
             self.start_write(update);
         }
@@ -241,6 +257,7 @@ impl Writer {
         }
         let path = self.kinds.entry(update.kind).or_default().path.clone();
         let (client, time) = (self.client.clone(), self.times.write);
+        self.recent.insert(id.clone(), Instant::now());
         self.in_flight.insert(id);
         self.tasks.spawn(async move {
             let (path, result) = match timeout(time, write(&client, path, &update)).await {

@@ -19,7 +19,9 @@ use serde_json::{Map, Value, json};
 pub(super) use self::ingress_listeners::DEPARTMENT;
 use self::ingress_listeners::{HTTP_LISTENER, HTTPS_LISTENER, IngressHosts};
 use super::backends::{BackendOverrides, BackendProtocol, BackendSet, BackendUser};
-use super::certificates::{CertificateTexts, CertificateUse, TextCollector, take_authorities, take_certificate};
+use super::certificates::{
+    CertificateTexts, CertificateUse, TextCollector, take_authorities, take_certificate, take_revocation_lists,
+};
 use super::client_auth_policies::ClientAuthSettings;
 use super::closed_routes::ClosedRoutes;
 use super::names;
@@ -27,7 +29,7 @@ use super::nginx::{
     AnnotationCounts, CanaryPlan, FindingVerdict, HttpsScope, NginxPlan, PathPlan, UpstreamPlan, held_paths,
     read_annotations,
 };
-use super::references::Referrer;
+use super::references::{BrokenReference, Referrer};
 use super::services::{ServiceSettings, ingress_service};
 use crate::kube::CONTROLLER_NAME;
 use crate::kube::index::{Fact, Index};
@@ -43,7 +45,7 @@ const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const BODY_MAX: &str = "1GiB";
 /// The reason of annotations that are lost or differ.
 const UNSUPPORTED_ANNOTATION: &str = "UnsupportedAnnotation";
-/// The entry of a Secret with revocation lists, which are not taken.
+/// The entry of the Secret of `auth-tls-secret` with revocation lists, if there are some.
 const REVOCATION_ENTRY: &str = "ca.crl";
 
 /// A fault of an Ingress: a reason, and a sentence.
@@ -90,6 +92,8 @@ pub(super) fn ingress_addresses(index: &Index, settings: &ServiceSettings) -> Ve
 struct IngressPlan<'a> {
     key: &'a ObjectKey,
     ingress: &'a Ingress,
+    /// The UID of its class.
+    class_uid: Box<str>,
     nginx: NginxPlan,
     user: BackendUser,
     client_auth: Option<Value>,
@@ -236,7 +240,8 @@ fn plan_ingress<'a>(
     let faults: Vec<IngressFault> = lossy.map(fault).collect();
     let is_refused = nginx.refuses();
     let user = BackendUser::default();
-    let mut plan = IngressPlan { key, ingress, nginx, user, client_auth: None, is_refused, faults };
+    let class_uid = class_of(index, fact, ingress).map(|class| class.meta.uid.clone()).unwrap_or_default();
+    let mut plan = IngressPlan { key, ingress, class_uid, nginx, user, client_auth: None, is_refused, faults };
     if !plan.is_refused {
         take_client_auth(index, &mut plan, texts);
         take_upstream(index, &mut plan, texts);
@@ -257,35 +262,50 @@ fn with_keys(mut mapping: Value, others: Value) -> Value {
     mapping
 }
 
-/// Takes up the authorities of callers (`auth-tls-secret`).
+/// Takes up the authorities and the revocation lists of callers (`auth-tls-secret`).
 fn take_client_auth(index: &Index, plan: &mut IngressPlan<'_>, texts: &mut TextCollector<'_>) {
     let Some(wanted) = plan.nginx.client_auth.clone() else { return };
-    let from = Referrer { kind: "Ingress", namespace: &plan.key.namespace };
-    let secret = index.secrets().valid(&ObjectKey::new(&plan.key.namespace, &wanted.secret));
-    if secret.is_some_and(|secret| secret.data.contains_key(REVOCATION_ENTRY)) {
-        let why = format!("revocation lists ({REVOCATION_ENTRY}) of the Secret {} are not taken", wanted.secret);
-        return plan.refuse(UNSUPPORTED_ANNOTATION, &why);
-    }
-    match take_authorities(index, from, &secret_reference(&wanted.secret), texts) {
-        Ok(authorities) => {
-            let realm = ClientAuthSettings {
-                mode: "required",
-                expired_revocation: RefuseOrAllow::Refuse,
-                unclaimed_callers: RefuseOrAllow::Allow,
-            };
-            let client_auth = match texts.client_auth(realm, &[authorities], &[]) {
-                Ok(client_auth) => client_auth,
-                Err(why) => return plan.refuse("InvalidCACertificateRef", &why),
-            };
+    match secret_auth(index, &plan.key.namespace, &wanted.secret, texts) {
+        Ok(client_auth) => {
             plan.client_auth = Some(with_keys(client_auth, wanted.settings)); // also the mode is the annotations'
         }
         Err(broken) => plan.refuse(broken.reason, &broken.message),
     }
 }
 
+/// `clientAuth` with `ca.crt` and `ca.crl` of a Secret. As in nginx, a list that has expired refuses the callers of its
+/// authority.
+fn secret_auth(
+    index: &Index,
+    namespace: &str,
+    secret: &str,
+    texts: &mut TextCollector<'_>,
+) -> Result<Value, BrokenReference> {
+    let (from, reference) = (Referrer { kind: "Ingress", namespace }, secret_reference(secret));
+    let authorities = take_authorities(index, from, &reference, texts)?;
+    let fact = index.secrets().valid(&ObjectKey::new(namespace, secret));
+    let has_lists = fact.is_some_and(|secret| secret.data.contains_key(REVOCATION_ENTRY));
+    let lists =
+        has_lists.then(|| take_revocation_lists(index, from, (&reference, REVOCATION_ENTRY), texts)).transpose()?;
+    let realm = ClientAuthSettings {
+        mode: "required",
+        expired_revocation: RefuseOrAllow::Refuse,
+        unclaimed_callers: RefuseOrAllow::Allow,
+    };
+    let lists: Vec<String> = lists.into_iter().collect();
+    let bad = |message: String| BrokenReference { reason: "InvalidCACertificateRef", message };
+    texts.client_auth(realm, &[authorities], &lists).map_err(bad)
+}
+
 /// Says how servers are called (`backend-protocol`, `proxy-ssl-*`, timeouts).
 fn take_upstream(index: &Index, plan: &mut IngressPlan<'_>, texts: &mut TextCollector<'_>) {
-    let UpstreamPlan { is_http2, is_tls, secret, server_name, keys } = plan.nginx.upstream.clone();
+    let UpstreamPlan { is_http2, is_tls, secret, server_name, mut keys } = plan.nginx.upstream.clone();
+    if let Some(cookie) = keys.get_mut("balance").and_then(|balance| balance.get_mut("cookie"))
+        && cookie["mode"] == "persistent"
+    {
+        // Nobody can guess the UID of an object, and all replicas know it.
+        cookie["secret"] = json!(format!("sessions of the IngressClass {}", plan.class_uid));
+    }
     let protocol = is_http2.map(|is_http2| if is_http2 { BackendProtocol::Http2 } else { BackendProtocol::Http1 });
     let mut overrides = BackendOverrides { protocol, tls: None, keys };
     if is_tls {
@@ -418,18 +438,25 @@ fn canaries<'p>(plans: &'p [IngressPlan<'_>]) -> CanaryMap<'p> {
 }
 
 fn is_ours(index: &Index, fact: &Fact<Ingress>, ingress: &Ingress) -> bool {
-    let is_our_class = |name: &str| {
-        let class = index.ingress_classes().valid(&ObjectKey::cluster_wide(name));
-        class.is_some_and(|class| &*class.controller == CONTROLLER_NAME)
+    class_of(index, fact, ingress).is_some()
+}
+
+/// The class of an Ingress, if it is one of this controller.
+fn class_of<'a>(index: &'a Index, fact: &Fact<Ingress>, ingress: &Ingress) -> Option<&'a Fact<IngressClass>> {
+    let is_ours = |class: &IngressClass| &*class.controller == CONTROLLER_NAME;
+    let our_class = |name: &str| {
+        let key = ObjectKey::cluster_wide(name);
+        index.ingress_classes().valid(&key).filter(|class| is_ours(class))?;
+        index.ingress_classes().get(&key)
     };
     match (&ingress.ingress_class_name, fact.meta.annotation(CLASS_ANNOTATION)) {
-        (Some(class), _) => is_our_class(class),
-        (None, Some(class)) => is_our_class(class),
+        (Some(class), _) => our_class(class),
+        (None, Some(class)) => our_class(class),
         (None, None) => {
-            let mut classes = index.ingress_classes().iter();
-            let default =
+            let is_default =
                 |fact: &Fact<IngressClass>| fact.meta.annotation(IngressClass::DEFAULT_ANNOTATION) == Some("true");
-            classes.any(|(key, fact)| default(fact) && is_our_class(&key.name))
+            let mut classes = index.ingress_classes().iter().filter(|(_, fact)| is_default(fact));
+            classes.find_map(|(key, _)| our_class(&key.name))
         }
     }
 }

@@ -32,6 +32,7 @@ use crate::proxy::upstream::{
 };
 
 use super::admit::Admitted;
+use super::bandwidth_limiter::BandwidthLimiter;
 use super::context::RequestContext;
 use super::destination::ChosenBackend;
 use super::gzip::{self, GzipBody};
@@ -57,16 +58,12 @@ pub(crate) fn forward(
     let rule = || call.config.snapshot.grant_origin(&admitted.grant);
     tracing::trace!(request = %call.request_id.to_text(), rule = ?rule(), "admitted");
     let upstreams = call.config.servers_of(chosen.index);
-    let known = upstreams.hash_key(request.headers(), &admitted.department.department.id);
-    let (key, session) = match known {
-        Some(key) => (Some(key), None),
-        None => upstreams.begin_session(call.peer.scheme() == "https").unzip(),
-    };
+    let affinity = upstreams.session_affinity(request.headers(), &admitted.department.department.id);
     let method = request.method().clone();
     let stream = call.upgrade.as_ref().and_then(|upgrade| upgrade.take_stream(&mut request));
     let outgoing = upstream_request(&call, &admitted, chosen, request);
     let retryable = upstreams.retryable_copy(&outgoing, &method).filter(|_| admitted.upgrade.is_none());
-    let pending_send = upstreams.try_send(outgoing, key);
+    let pending_send = upstreams.try_send(outgoing, affinity.key);
     admitted.in_flight.progress().is_sent.set(matches!(pending_send, PendingSend::InFlight(..)));
     let before = call.worker.components.clock.monotonic().since(call.arrival);
     // Boxed, because hyper and tokio move this future often.
@@ -88,7 +85,7 @@ pub(crate) fn forward(
             progress,
             on_interim: interim,
         };
-        let sent = upstreams.wait_response(pending_send, (key, retryable), deadline).await;
+        let sent = upstreams.wait_response(pending_send, (affinity.key, retryable), deadline).await;
         if let Some(line) = line {
             poll_fn(|context| line.poll_drained(context)).await;
         }
@@ -96,7 +93,8 @@ pub(crate) fn forward(
             admitted.in_flight.wait_until_durable().await;
         }
         let responded = call.worker.components.clock.monotonic();
-        let has_response = sent.is_ok();
+        let session = upstreams.session_field(&affinity, &sent, call.peer.scheme() == "https");
+        let session = session.filter(|_| admitted.in_flight.body_error().is_none());
         let mut answer = match sent {
             Ok(sent) if sent.response.status == StatusCode::SWITCHING_PROTOCOLS => {
                 switch_protocols((&call, chosen), admitted, sent, stream)
@@ -113,7 +111,7 @@ pub(crate) fn forward(
                 answer
             }
         };
-        if let Some(cookie) = session.filter(|_| has_response) {
+        if let Some(cookie) = session {
             answer.headers_mut().append(SET_COOKIE, cookie);
         }
         call.worker.recorder.record_gateway(before + call.worker.components.clock.monotonic().since(responded));
@@ -185,10 +183,12 @@ fn metered_response(
         is_grpc: call.is_grpc,
     };
     let encoder = gzip::start_encoding(&call.worker, admitted.accepts_gzip, (status, &mut headers), &body.size_hint());
+    let bandwidth = admitted.command.shape.as_ref().and_then(|shape| shape.bandwidth);
+    let limiter = bandwidth.map(|limit| BandwidthLimiter::new(limit, call.arrived_at));
     let body = MeteredBody::new(body, (admitted.in_flight, lease), verdict, limits);
     let mut response = Response::new(match encoder {
-        Some(encoder) => ResponseBody::Gzip(Box::new(GzipBody::new(body, encoder))),
-        None => ResponseBody::Metered(Box::new(body)),
+        Some(encoder) => ResponseBody::Gzip(Box::new(GzipBody::new(body, encoder, limiter))),
+        None => ResponseBody::Metered(Box::new(body.limited_by(limiter))),
     });
     *response.status_mut() = status;
     *response.headers_mut() = headers;

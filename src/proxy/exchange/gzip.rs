@@ -7,6 +7,7 @@
 //! - The ledger counts the bytes that the subsystem sent: compression does not change the usage of a department.
 //! - Available data is flushed before the encoder waits for more: streams stay streams.
 //! - The command has ended once the last piece has arrived, though that piece may still be on its way to the caller.
+//! - A bandwidth limit counts the compressed bytes.
 //! - A worker compresses at most `GZIP_STREAMS_MAX` responses at once; further responses are sent uncompressed.
 
 use std::io::{self, Write as _};
@@ -30,6 +31,7 @@ use crate::policy::Command;
 use crate::proxy::message::header_list::{list_items, text_items};
 use crate::proxy::worker::TrafficWorker;
 
+use super::bandwidth_limiter::BandwidthLimiter;
 use super::response_body::MeteredBody;
 
 /// The shortest response to compress, in bytes: shorter ones hardly shrink.
@@ -182,6 +184,7 @@ pub(crate) struct GzipBody {
     pub(crate) body: MeteredBody,
     /// Taken at the end of the body.
     encoder: Option<GzipEncoder>,
+    limiter: Option<Box<BandwidthLimiter>>,
     /// Sent after the end of the body.
     trailers: Option<HeaderMap>,
     /// Returned once the data before it is on its way.
@@ -190,17 +193,40 @@ pub(crate) struct GzipBody {
 }
 
 impl GzipBody {
-    pub(crate) fn new(body: MeteredBody, encoder: GzipEncoder) -> Self {
-        Self { body, encoder: Some(encoder), trailers: None, pending_error: None, has_yielded: false }
+    pub(crate) fn new(body: MeteredBody, encoder: GzipEncoder, limiter: Option<BandwidthLimiter>) -> Self {
+        let limiter = limiter.map(Box::new);
+        Self { body, encoder: Some(encoder), limiter, trailers: None, pending_error: None, has_yielded: false }
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.encoder.is_none() && self.trailers.is_none()
+        self.encoder.is_none() && self.trailers.is_none() && self.held_bytes() == 0
+    }
+
+    /// The bytes that the bandwidth limit holds.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.limiter.as_ref().map_or(0, |limiter| limiter.held_bytes())
+    }
+
+    /// Polls the next frame that the bandwidth limit allows.
+    pub(crate) fn poll_compressed(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(limiter) = &mut self.limiter {
+            if limiter.poll_ready(context).is_pending() {
+                return self.body.poll_deadline(context);
+            }
+            if let Some(piece) = limiter.take_held() {
+                return Poll::Ready(Some(Ok(piece)));
+            }
+        }
+        let polled = self.poll_encoded(context);
+        polled.map_ok(|frame| match &mut self.limiter {
+            Some(limiter) => limiter.limit_frame(frame),
+            None => frame,
+        })
     }
 
     /// Polls the next frame. An error is held back for one more poll: hyper first flushes the data before it to the
     /// caller.
-    pub(crate) fn poll_compressed(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_encoded(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if let Some(error) = self.pending_error.take_if(|_| self.has_yielded) {
             return Poll::Ready(Some(Err(error)));
         }

@@ -12,6 +12,7 @@
 //! Leaves to others: the decision (`admit`), the transport (`forward`), the refusal (`refuse`).
 
 mod admit;
+mod bandwidth_limiter;
 pub(crate) mod connection;
 mod context;
 mod destination;

@@ -4,6 +4,8 @@
 //!
 //! - At most one frame is held.
 //! - An idle timeout bounds the silence of a subsystem.
+//! - A bandwidth limit splits frames and pauses between pieces. A piece is counted when it is handed over. A pause is
+//!   no silence of the subsystem.
 //! - A deadline of the configuration is checked before each frame. The deadline of a gRPC caller is checked only while
 //!   no frame is available.
 //! - The account is settled as soon as the last byte of content is handed over, or the trailers where they determine
@@ -28,6 +30,7 @@ use crate::proxy::message::grpc;
 use crate::proxy::message::header_rules::sanitize_response_trailers;
 use crate::proxy::upstream::{ServerLease, UpstreamBody};
 
+use super::bandwidth_limiter::BandwidthLimiter;
 use super::gzip::GzipBody;
 use super::in_flight_command::InFlightCommand;
 use super::tunnel::UpgradeTunnel;
@@ -60,17 +63,17 @@ impl ResponseBody {
             Self::Metered(metered) => metered,
             Self::Gzip(compressed) => &mut compressed.body,
         };
-        below.upstream_body.set_read_ahead_max(bytes);
+        let limited = below.limiter.as_ref().map_or(usize::MAX, |limiter| limiter.read_ahead_max());
+        below.upstream_body.set_read_ahead_max(bytes.min(limited));
     }
 
     /// Bytes that were read and not handed over yet.
     pub(crate) fn buffered_bytes(&self) -> usize {
-        let below = match self {
-            Self::Local(_) | Self::Upgrade(_) => return 0,
-            Self::Metered(metered) => metered,
-            Self::Gzip(compressed) => &compressed.body,
-        };
-        below.upstream_body.buffered_bytes()
+        match self {
+            Self::Local(_) | Self::Upgrade(_) => 0,
+            Self::Metered(metered) => metered.upstream_body.buffered_bytes() + metered.held_bytes(),
+            Self::Gzip(compressed) => compressed.body.upstream_body.buffered_bytes() + compressed.held_bytes(),
+        }
     }
 }
 
@@ -90,7 +93,7 @@ impl HttpBody for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Local(full) => full.is_end_stream(),
-            Self::Metered(metered) => metered.upstream_body.is_end_stream(),
+            Self::Metered(metered) => metered.upstream_body.is_end_stream() && metered.held_bytes() == 0,
             Self::Gzip(compressed) => compressed.is_end_stream(),
             Self::Upgrade(_) => true,
         }
@@ -99,7 +102,7 @@ impl HttpBody for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Local(full) => full.size_hint(),
-            Self::Metered(metered) => metered.upstream_body.size_hint(),
+            Self::Metered(metered) => metered.size_hint(),
             Self::Gzip(_) => SizeHint::default(),
             Self::Upgrade(_) => SizeHint::with_exact(0),
         }
@@ -112,6 +115,7 @@ pub(crate) struct MeteredBody {
     unsettled: Option<(InFlightCommand, ServerLease)>,
     outcome: OutcomeSource,
     limits: BodyTimeLimits,
+    limiter: Option<Box<BandwidthLimiter>>,
     idle_timer: DeadlineTimer,
     deadline_timer: DeadlineTimer,
 }
@@ -159,14 +163,30 @@ impl MeteredBody {
             unsettled: Some(open),
             outcome: verdict,
             limits,
+            limiter: None,
             idle_timer: DeadlineTimer::default(),
             deadline_timer: DeadlineTimer::new(limits.deadline),
         }
     }
 
+    /// The same body, with a bandwidth limit.
+    pub(crate) fn limited_by(mut self, limiter: Option<BandwidthLimiter>) -> Self {
+        self.limiter = limiter.map(Box::new);
+        self
+    }
+
     pub(crate) fn poll_metered(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.unsettled.is_some() && self.limits.is_strictly_over() {
             return Poll::Ready(self.end_at_deadline());
+        }
+        if let Some(limiter) = &mut self.limiter {
+            if limiter.poll_ready(context).is_pending() {
+                return self.poll_deadline(context);
+            }
+            if let Some(piece) = limiter.take_held() {
+                self.count_frame(&piece);
+                return Poll::Ready(Some(Ok(piece)));
+            }
         }
         let Poll::Ready(next) = Pin::new(&mut self.upstream_body).poll_frame(context) else {
             return self.poll_idle(context);
@@ -175,6 +195,9 @@ impl MeteredBody {
         Poll::Ready(match next {
             Some(Ok(mut frame)) => {
                 frame.trailers_mut().into_iter().for_each(sanitize_response_trailers);
+                if let Some(limiter) = &mut self.limiter {
+                    frame = limiter.limit_frame(frame);
+                }
                 self.count_frame(&frame);
                 Some(Ok(frame))
             }
@@ -189,13 +212,22 @@ impl MeteredBody {
         })
     }
 
+    /// Polls the deadline alone, while the bandwidth limit pauses the body.
+    pub(crate) fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.unsettled.is_none() {
+            return Poll::Pending; // the command has ended
+        }
+        ready!(self.deadline_timer.poll_elapsed(context));
+        Poll::Ready(self.end_at_deadline())
+    }
+
     /// Polls the deadline and the idle timeout while no frame is available.
     fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.unsettled.is_none() {
             return Poll::Pending; // only END_STREAM or trailers are missing, and not for long
         }
-        if self.deadline_timer.poll_elapsed(context).is_ready() {
-            return Poll::Ready(self.end_at_deadline());
+        if let ended @ Poll::Ready(_) = self.poll_deadline(context) {
+            return ended;
         }
         ready!(self.idle_timer.poll_idle(context, self.limits.idle_timeout));
         while self.waits_for_request_body() {
@@ -226,10 +258,24 @@ impl MeteredBody {
         }
     }
 
-    /// Whether everything that the outcome depends on has arrived.
+    /// Whether everything that the outcome depends on has arrived and was handed over.
     fn is_complete(&self) -> bool {
         let is_known = matches!(self.outcome, OutcomeSource::Head(_));
-        self.upstream_body.is_end_stream() || (is_known && self.upstream_body.is_complete())
+        let has_arrived = self.upstream_body.is_end_stream() || (is_known && self.upstream_body.is_complete());
+        has_arrived && self.held_bytes() == 0
+    }
+
+    /// The bytes that the bandwidth limit holds.
+    fn held_bytes(&self) -> usize {
+        self.limiter.as_ref().map_or(0, |limiter| limiter.held_bytes())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let hint = self.upstream_body.size_hint();
+        match hint.exact() {
+            Some(left) => SizeHint::with_exact(left + self.held_bytes() as u64),
+            None => hint,
+        }
     }
 
     fn settle(&mut self) {

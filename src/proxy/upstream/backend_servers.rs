@@ -2,17 +2,15 @@
 //!
 //! Guarantees: a selected server comes with the permit that counts the request in flight.
 //!
-//! Leaves to others: sending (`upstream`, `resend`).
+//! Leaves to others: sending (`upstream`, `resend`), keys and cookies of sessions (`sessions`).
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
-use crate::model::Name;
-use crate::policy::{Backend, HashSource, LoadBalancing};
+use crate::policy::Backend;
 
 use super::attempt_state::AttemptState;
 use super::load_balancing::server_set::TriedServers;
@@ -46,6 +44,8 @@ pub(crate) struct PooledServer {
     pub(crate) requests_max: usize,
     pub(crate) slow_start: Option<Duration>,
     pub(crate) server_hash: u64,
+    /// Its number in the entries of persistent cookies. `None` without persistent sessions, and with a weight of 0.
+    pub(crate) session_number: Option<u64>,
 }
 
 /// The server that a request is offered to, the permit for that server, and all servers that were tried.
@@ -87,26 +87,6 @@ impl load_balancing::BalancedServer for PooledServer {
 }
 
 impl BackendServers {
-    /// The key for sticky routing, if the backend uses hashing and the request has a key.
-    pub(crate) fn hash_key(&self, headers: &HeaderMap, department: &Name) -> Option<HashKey> {
-        match self.balancer.balance() {
-            LoadBalancing::LeastRequest | LoadBalancing::RoundRobin => None,
-            LoadBalancing::Hash(HashSource::Department) => Some(HashKey::from_bytes(department.as_str().as_bytes())),
-            LoadBalancing::Hash(HashSource::Header(name)) => {
-                headers.get(name).map(|value| HashKey::from_bytes(value.as_bytes()))
-            }
-            LoadBalancing::Hash(HashSource::Cookie(cookie)) => cookie.session_of(headers).map(HashKey::from_bytes),
-        }
-    }
-
-    /// A new session, if the backend keeps sessions by a cookie: its key, and the field that sets the cookie on a
-    /// connection with or without TLS.
-    pub(crate) fn begin_session(&self, is_tls: bool) -> Option<(HashKey, HeaderValue)> {
-        let LoadBalancing::Hash(HashSource::Cookie(cookie)) = self.balancer.balance() else { return None };
-        let session = format!("{:032x}", fastrand::u128(..));
-        Some((HashKey::from_bytes(session.as_bytes()), cookie.field(&session, is_tls)?))
-    }
-
     pub(crate) fn position_of(&self, pool: &Rc<ConnectionPool>) -> Option<usize> {
         self.servers.iter().position(|server| Rc::ptr_eq(&server.pool, pool))
     }

@@ -23,6 +23,7 @@ mod pool;
 mod resend;
 mod retry_budget;
 mod server_pools;
+mod sessions;
 mod transport;
 
 use std::pin::Pin;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::identity::SubsystemTls;
 use crate::model::Name;
-use crate::policy::{Backend, PolicySnapshot, UpstreamServer};
+use crate::policy::{Backend, HashSource, LoadBalancing, PolicySnapshot, UpstreamServer};
 
 use super::backend_servers::{BackendServers, PooledServer};
 use super::endpoint::dns::DnsResolver;
@@ -57,6 +57,13 @@ impl BuiltServers {
         };
         is_same_tls && (Arc::ptr_eq(&self.servers.policy, backend) || self.servers.policy.is_same_group(backend))
     }
+}
+
+/// The number of a server in the entries of persistent cookies.
+fn session_number(backend: &Backend, server: &UpstreamServer) -> Option<u64> {
+    let LoadBalancing::Hash(HashSource::Cookie(cookie)) = &backend.balance else { return None };
+    let secret = cookie.persistence.as_ref().filter(|_| server.weight > 0)?;
+    Some(secret.server_number(&server.authority))
 }
 
 impl WorkerPools {
@@ -113,6 +120,7 @@ impl WorkerPools {
             requests_max: server.max_requests.map_or(usize::MAX, |max| self.settings.worker_share.exact_share(max)),
             slow_start: backend.slow_start,
             server_hash: HashKey::from_bytes(server.authority.as_bytes()).server_hash(),
+            session_number: session_number(backend, server),
         }
     }
 

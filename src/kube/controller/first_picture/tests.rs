@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::super::last_good::{SystemRecordDisk, samples};
+use super::super::last_good::samples;
+use super::super::last_good::tests::FailingDisk;
 use super::*;
 use crate::config::{ConfigProblems, ExcludedSource};
 use crate::kube::controller::{ControllerSettings, EndpointList, run_controller};
@@ -107,6 +108,7 @@ fn answer(request: &SeenRequest) -> FakeAnswer {
 struct ControllerBench {
     _folder: tempfile::TempDir,
     store: Arc<LastGoodStore>,
+    disk: FailingDisk,
     server: Arc<AtomicU8>,
     seen: SeenRequests,
     plane: Arc<LoggingPlane>,
@@ -117,10 +119,12 @@ struct ControllerBench {
 impl ControllerBench {
     fn new(server: u8) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = LastGoodStore::new(folder.path().join("last-good"), Box::new(SystemRecordDisk));
+        let disk = FailingDisk::default();
+        let store = LastGoodStore::new(folder.path().join("last-good"), Box::new(disk.clone()));
         Self {
             _folder: folder,
             store: Arc::new(store),
+            disk,
             server: Arc::new(AtomicU8::new(server)),
             seen: SeenRequests::default(),
             plane: Arc::default(),
@@ -229,6 +233,7 @@ async fn picture_that_comes_in_time_is_the_first_configuration_and_is_kept() {
     bench.write_last_good();
     bench.start(Duration::from_secs(60));
     bench.until(|bench| bench.is_ready()).await;
+    assert!(!bench.disk.log.lock().unwrap().contains(&"read"), "the file is read only when it is needed");
     assert!(has_ingress(&bench.applied()[0]), "{:?}", bench.applied());
     assert!(bench.gauge.served_last_good().is_none());
     let is_written = |bench: &ControllerBench| {

@@ -23,4 +23,4 @@ pub(super) use self::record::samples;
 pub(super) use self::record_keeper::RecordKeeper;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -20,6 +20,8 @@ pub trait RecordDisk: fmt::Debug + Send + Sync {
     fn sync(&self, file: &File) -> io::Result<()>;
     /// Renames a file within its folder, in place of the file with the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Whether there is a file.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
     /// The content of a file of at most `max` bytes; `None` if there is no file.
     fn read(&self, path: &Path, max: u64) -> io::Result<Option<Vec<u8>>>;
     /// Removes a file, if there is one. Returns whether there was one.
@@ -50,6 +52,10 @@ impl RecordDisk for SystemRecordDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)?;
         sync_folder(to)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
     }
 
     fn read(&self, path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {

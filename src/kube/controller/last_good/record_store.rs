@@ -67,6 +67,15 @@ impl LastGoodStore {
         self.folder.join(FILE)
     }
 
+    /// Whether a configuration was written. Its content is not read.
+    ///
+    /// # Errors
+    /// [`LastGoodError::Disk`], if that cannot be found out.
+    pub fn is_written(&self) -> Result<bool, LastGoodError> {
+        let path = self.path();
+        self.disk.exists(&path).map_err(|error| LastGoodError::Disk { what: "look for", path, error })
+    }
+
     /// The configuration; `None` if none was written.
     ///
     /// # Errors

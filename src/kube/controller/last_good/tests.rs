@@ -14,11 +14,11 @@ fn store_in(folder: &Path) -> LastGoodStore {
     LastGoodStore::beside(&folder.join("ledger.db"))
 }
 
-/// A disk that fails at one operation, and logs all.
+/// A disk that fails at one operation, and logs all that write or read a file.
 #[derive(Clone, Debug, Default)]
-struct FailingDisk {
+pub(in crate::kube::controller) struct FailingDisk {
     fails_at: &'static str,
-    log: Arc<Mutex<Vec<&'static str>>>,
+    pub(in crate::kube::controller) log: Arc<Mutex<Vec<&'static str>>>,
 }
 
 impl FailingDisk {
@@ -49,8 +49,12 @@ impl RecordDisk for FailingDisk {
         self.operation("rename", |disk| disk.rename(from, to))
     }
 
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        SystemRecordDisk.exists(path)
+    }
+
     fn read(&self, path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
-        SystemRecordDisk.read(path, max)
+        self.operation("read", |disk| disk.read(path, max))
     }
 
     fn remove(&self, path: &Path) -> io::Result<bool> {
@@ -62,8 +66,9 @@ impl RecordDisk for FailingDisk {
 fn configuration_is_found_again_and_belongs_to_the_user_alone() {
     let folder = tempfile::tempdir().unwrap();
     let store = store_in(folder.path());
-    assert!(store.read().unwrap().is_none());
+    assert!(store.read().unwrap().is_none() && !store.is_written().unwrap());
     store.write(&to_write(&sample())).unwrap();
+    assert!(store.is_written().unwrap());
     assert_eq!(store.read().unwrap(), Some(sample()));
     assert_eq!(store.path(), folder.path().join("ledger.last-good/configuration"));
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;

@@ -15,8 +15,12 @@ use crate::kube::status::*;
 
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
-const TIMES: WriteTimes =
-    WriteTimes { write: Duration::from_millis(300), first_pause: Duration::from_millis(5), in_flight: 4 };
+const TIMES: WriteTimes = WriteTimes {
+    write: Duration::from_millis(300),
+    first_pause: Duration::from_millis(5),
+    spacing: Duration::from_millis(20),
+    in_flight: 4,
+};
 
 /// An Ingress needs no discovery.
 fn update(name: &str, version: &str, status: &str) -> StatusUpdate {
@@ -47,10 +51,14 @@ impl Drop for Running {
 
 impl Running {
     fn start(answer: impl Fn(&SeenRequest) -> FakeAnswer + Send + Sync + 'static) -> Self {
+        Self::start_with(TIMES, answer)
+    }
+
+    fn start_with(times: WriteTimes, answer: impl Fn(&SeenRequest) -> FakeAnswer + Send + Sync + 'static) -> Self {
         let (client, seen) = fake_api(answer);
         let queue = StatusQueue::default();
         queue.set_leader(true);
-        Self { task: tokio::spawn(run_status_writer(client, queue.clone(), TIMES)), queue, seen }
+        Self { task: tokio::spawn(run_status_writer(client, queue.clone(), times)), queue, seen }
     }
 
     async fn until(&self, is_so: impl Fn(WriteCounts) -> bool) {
@@ -209,6 +217,28 @@ async fn writes_in_flight_are_bounded_and_one_for_each_object() {
     tokio::task::yield_now().await;
     assert_eq!(most.load(Ordering::Relaxed), TIMES.in_flight);
     assert_eq!(now.lock().unwrap().len(), TIMES.in_flight);
+}
+
+#[tokio::test]
+async fn object_is_written_twice_and_its_newest_status_once_the_spacing_has_ended() {
+    let times = |spacing| WriteTimes { spacing, ..TIMES };
+    let submit_all = async |running: &Running| {
+        for number in 1..=100 {
+            running.queue.submit(update("gateway", &number.to_string(), &format!("{number} routes")));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        running.queue.submit(update("other", "1", "another object"));
+        running.until(|_| running.said().iter().any(|said| said == "another object")).await;
+    };
+    let running = Running::start_with(times(Duration::from_secs(3_600)), |_| taken("1000"));
+    submit_all(&running).await;
+    assert_eq!(running.said(), ["1 routes", "2 routes", "another object"]);
+    running.until(|counts| counts.written == 3 && counts.waiting == 1).await;
+    let running = Running::start_with(times(Duration::from_millis(80)), |_| taken("1000"));
+    submit_all(&running).await;
+    running.until(|counts| counts.waiting == 0 && counts.written >= 4).await;
+    assert_eq!(running.said().last().unwrap(), "100 routes");
+    assert!(running.said().len() < 60, "{:?}", running.said());
 }
 
 #[tokio::test]

@@ -51,8 +51,6 @@ const KNOWN: &[(&str, FixedVerdict, &str)] = &[
     ("from-to-www-redirect", Lost, "add a rule for the other host with permanent-redirect"),
     ("http2-push-preload", Differs, "there is no server push; browsers do not support it any more"),
     ("influxdb-server", Lost, "metrics are scraped"),
-    ("limit-rate", Lost, "there is no limit of bytes per second"),
-    ("limit-rate-after", Lost, "there is no limit of bytes per second"),
     ("mirror-host", Lost, "requests are not copied; an HTTPRoute can (RequestMirror)"),
     ("mirror-request-body", Lost, "requests are not copied; an HTTPRoute can (RequestMirror)"),
     ("mirror-target", Lost, "requests are not copied; an HTTPRoute can (RequestMirror)"),

@@ -1,14 +1,15 @@
-//! Annotations that are keys of each command: body size, CORS, and fields; more hosts of the subsystem.
+//! Annotations that are keys of each command: body size, limits, CORS, and fields; more hosts of the subsystem.
 //!
 //! Guarantees: a value that the configuration would refuse is not taken.
 //!
-//! Leaves to others: limits and sources (`address_limits`), paths and redirects (`paths`, `redirects`).
+//! Leaves to others: limits and sources (`address_limits`, `bandwidth`), paths and redirects (`paths`, `redirects`).
 
 use http::Uri;
 use serde_json::{Map, Value, json};
 
 use super::address_limits::{read_limits, read_sources};
 use super::annotation_reader::AnnotationReader;
+use super::bandwidth::read_bandwidth;
 use super::values::{is_host, list_items, parse_bytes, parse_count};
 
 /// The body size for `0`, which means any: 1 TiB.
@@ -30,6 +31,7 @@ pub(super) fn read_command_keys(reader: &mut AnnotationReader<'_>) -> Map<String
     let mut keys = Map::new();
     keys.extend(read_body_size(reader).map(|size| ("body".to_owned(), json!({ "max": size }))));
     keys.extend(read_limits(reader).map(|limits| ("addressLimits".to_owned(), limits)));
+    keys.extend(read_bandwidth(reader).map(|limit| ("bandwidthLimit".to_owned(), limit)));
     keys.extend(read_sources(reader).map(|sources| ("sources".to_owned(), sources)));
     keys.extend(read_cors(reader).map(|cors| ("cors".to_owned(), cors)));
     keys

@@ -9,6 +9,7 @@
 
 mod address_limits;
 mod annotation_reader;
+mod bandwidth;
 mod canary;
 mod catalogue;
 mod client_auth;

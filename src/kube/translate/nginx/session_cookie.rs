@@ -2,7 +2,7 @@
 //!
 //! Guarantees: the value of the cookie says nothing about endpoints.
 //!
-//! Leaves to others: the balancing itself (`policy`, `proxy`).
+//! Leaves to others: the balancing itself (`policy`, `proxy`), and the secret of persistent sessions (`ingresses`).
 
 use serde_json::{Map, Value, json};
 
@@ -40,6 +40,12 @@ pub(super) fn read_session(reader: &mut AnnotationReader<'_>) -> Option<Value> {
     reader.taken("affinity", sentence);
     judge_modes(reader);
     let mut cookie = Map::new();
+    if reader.value("affinity-mode") == Some("persistent") {
+        cookie.insert("mode".to_owned(), json!("persistent"));
+    }
+    if reader.switch("session-cookie-change-on-failure") == Some(true) {
+        cookie.insert("changeOnFailure".to_owned(), json!(true));
+    }
     let is_name = |text: &str| http::HeaderName::from_bytes(text.as_bytes()).is_ok().then(|| text.to_owned());
     let name = reader.parsed("session-cookie-name", "the name of a cookie", is_name);
     reader.taken("session-cookie-name", "the name of the cookie");
@@ -70,7 +76,7 @@ pub(super) fn read_session(reader: &mut AnnotationReader<'_>) -> Option<Value> {
 fn judge_modes(reader: &mut AnnotationReader<'_>) {
     match reader.value("affinity-mode") {
         Some("persistent") => {
-            reader.differs("affinity-mode", "an endpoint that is added takes over its share of sessions")
+            reader.taken("affinity-mode", "a session stays at its endpoint, also when others are added")
         }
         _ => reader.taken("affinity-mode", "balanced: an endpoint that is added takes over its share of sessions"),
     }
@@ -80,8 +86,9 @@ fn judge_modes(reader: &mut AnnotationReader<'_>) {
     }
     match reader.switch("session-cookie-change-on-failure") {
         Some(true) => {
-            let sentence = "while the endpoint fails, the session is at another one, and then returns to its own";
-            reader.differs("session-cookie-change-on-failure", sentence);
+            let sentence =
+                "a session whose endpoint fails moves to another one for good, with a new value of the cookie";
+            reader.taken("session-cookie-change-on-failure", sentence);
         }
         _ => reader.taken("session-cookie-change-on-failure", "off: a session returns to its endpoint"),
     }

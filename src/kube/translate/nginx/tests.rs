@@ -35,6 +35,7 @@ const AUTH: (&str, &str) = ("auth-tls-secret", "shop/ca");
 const CORS: (&str, &str) = ("enable-cors", "true");
 const SESSION: (&str, &str) = ("affinity", "cookie");
 const CANARY: (&str, &str) = ("canary", "true");
+const BUFFERED: (&str, &str) = ("proxy-buffering", "on");
 const BY_HEADER: (&str, &str) = ("canary-by-header", "x-canary");
 
 #[test]
@@ -94,8 +95,12 @@ fn single_annotations_have_their_verdict() {
         ("limit-burst-multiplier", "0", "lost"),
         ("limit-whitelist", "10.0.0.0/8", "taken"),
         ("limit-whitelist", "10.0.0.0/8, here", "lost"),
-        ("limit-rate", "10", "lost"),
-        ("limit-rate-after", "10", "lost"),
+        ("limit-rate", "10", "differs"),
+        ("limit-rate", "0", "taken"),
+        ("limit-rate", "-1", "lost"),
+        ("limit-rate", "10k", "lost"),
+        ("limit-rate", "9007199254740992", "lost"),
+        ("limit-rate-after", "10", "taken"),
         ("whitelist-source-range", "10.0.0.0/8", "taken"),
         ("whitelist-source-range", "10.0.0.0/8, here", "refused"),
         ("allowlist-source-range", "2001:db8::1", "taken"),
@@ -201,6 +206,12 @@ fn annotations_with_others_have_their_verdict() {
         (&[("auth-tls-match-cn", "CN=police")], "taken"),
         (&[("allowlist-source-range", "10.0.0.0/8"), ("whitelist-source-range", "10.0.0.0/9")], "refused"),
         (&[("limit-rps", "1"), ("limit-rpm", "10")], "taken"),
+        (&[("limit-rate", "10"), BUFFERED], "taken"),
+        (&[("limit-rate", "9007199254740991"), BUFFERED], "taken"),
+        (&[("limit-rate", "10"), ("proxy-buffering", "off")], "differs"),
+        (&[("limit-rate", "10"), ("backend-protocol", "grpcs")], "taken"),
+        (&[("limit-rate-after", "10"), ("limit-rate", "10")], "taken"),
+        (&[("limit-rate-after", "much"), ("limit-rate", "10")], "lost"),
         (&[("cors-allow-origin", "*"), CORS], "taken"),
         (&[("cors-allow-origin", "https://*.a.example"), CORS], "differs"),
         (&[("cors-allow-origin", "https://a.example, none"), CORS], "lost"),
@@ -211,7 +222,7 @@ fn annotations_with_others_have_their_verdict() {
         (&[("cors-max-age", "long"), CORS], "lost"),
         (&[("cors-allow-credentials", "maybe"), CORS], "lost"),
         (&[("affinity-mode", "balanced"), SESSION], "taken"),
-        (&[("affinity-mode", "persistent"), SESSION], "differs"),
+        (&[("affinity-mode", "persistent"), SESSION], "taken"),
         (&[("affinity-canary-behavior", "legacy"), SESSION], "taken"),
         (&[("affinity-canary-behavior", "sticky"), SESSION], "differs"),
         (&[("session-cookie-name", "a;b"), SESSION], "lost"),
@@ -219,7 +230,8 @@ fn annotations_with_others_have_their_verdict() {
         (&[("session-cookie-path", "a; Secure"), SESSION], "lost"),
         (&[("session-cookie-max-age", "-1"), SESSION], "lost"),
         (&[("session-cookie-samesite", "Most"), SESSION], "lost"),
-        (&[("session-cookie-change-on-failure", "true"), SESSION], "differs"),
+        (&[("session-cookie-change-on-failure", "true"), SESSION], "taken"),
+        (&[("session-cookie-change-on-failure", "maybe"), SESSION], "lost"),
         (&[("session-cookie-change-on-failure", "false"), SESSION], "taken"),
         (&[("upstream-hash-by", "$remote_addr"), SESSION], "taken"),
         (&[BY_HEADER, CANARY], "taken"),
@@ -351,6 +363,16 @@ fn keys_of_commands_follow_the_annotations() {
             json!({ "concurrent": 7, "except": ["10.0.0.0/8", "::1/128"], "status": 503 }),
         ),
         (&[("limit-rps", "0"), ("limit-whitelist", "10.0.0.0/8")], "addressLimits", Value::Null),
+        (&[("limit-rate", "10")], "bandwidthLimit", json!({ "rate": "10KiB" })),
+        (
+            &[("limit-rate", "10"), ("limit-rate-after", "512"), BUFFERED],
+            "bandwidthLimit",
+            json!({ "rate": "10KiB", "after": "512KiB" }),
+        ),
+        (&[("limit-rate", "10"), ("limit-rate-after", "much")], "bandwidthLimit", json!({ "rate": "10KiB" })),
+        (&[("limit-rate", "0"), ("limit-rate-after", "512")], "bandwidthLimit", Value::Null),
+        (&[("limit-rate-after", "512")], "bandwidthLimit", Value::Null),
+        (&[("limit-rate", "10"), ("backend-protocol", "GRPC")], "bandwidthLimit", Value::Null),
         (
             &[("whitelist-source-range", "10.0.0.0/8, 192.0.2.1"), ("denylist-source-range", "10.1.0.0/16")],
             "sources",
@@ -406,6 +428,17 @@ fn servers_are_called_as_the_annotations_say() {
                 "name": "route", "path": "/a", "domain": "a.example", "maxAge": "3600s", "secure": true, "sameSite": "None",
             } } }),
         ),
+        (
+            &[SESSION, ("affinity-mode", "persistent"), ("session-cookie-change-on-failure", "true")],
+            json!({ "balance": { "cookie": {
+                "name": "INGRESSCOOKIE", "mode": "persistent", "changeOnFailure": true,
+            } } }),
+        ),
+        (
+            &[SESSION, ("affinity-mode", "balanced"), ("session-cookie-change-on-failure", "false")],
+            json!({ "balance": { "cookie": { "name": "INGRESSCOOKIE" } } }),
+        ),
+        (&[("affinity-mode", "persistent"), ("session-cookie-change-on-failure", "true")], json!({})),
         (&[("proxy-send-timeout", "90")], json!({})),
     ] {
         assert_eq!(Value::Object(plan(&["/"], annotations).upstream.keys), expected, "{annotations:?}");

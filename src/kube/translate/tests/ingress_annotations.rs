@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::config::{ConfigLoader, Configuration, MemoryDocument, MemoryDocuments, SharedDocuments};
 use crate::identity::{MemoryOrDisk, MemoryTexts};
 use crate::model::{Name, NameInterner};
-use crate::policy::{QueryPairs, RouteMatch, RouteRequest};
+use crate::policy::{HashSource, LoadBalancing, QueryPairs, RouteMatch, RouteRequest, SessionCookie, SessionSecret};
 
 const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
@@ -125,6 +125,7 @@ fn what_is_taken_compiles() {
         &[("backend-protocol", "GRPCS"), ("proxy-ssl-secret", "tls")],
         &[("limit-rps", "10"), ("limit-connections", "3"), ("limit-burst-multiplier", "2")],
         &[("limit-rpm", "10"), ("limit-rps", "1"), ("limit-whitelist", "10.0.0.0/8")],
+        &[("limit-rate", "9007199254740991"), ("limit-rate-after", "9007199254740991"), ("proxy-buffering", "on")],
         &[("whitelist-source-range", "10.0.0.0/8"), ("denylist-source-range", "10.1.2.3")],
         &[
             ("auth-tls-secret", "shop/tls"),
@@ -147,6 +148,7 @@ fn what_is_taken_compiles() {
         &[("auth-tls-secret", "shop/tls"), ("auth-tls-verify-client", "optional_no_ca")],
         &[("auth-tls-secret", "shop/tls"), ("auth-tls-verify-client", "off")],
         &[("affinity", "cookie"), ("session-cookie-max-age", "3600"), ("session-cookie-domain", "a.example")],
+        &[("affinity", "cookie"), ("affinity-mode", "persistent"), ("session-cookie-change-on-failure", "true")],
         &[("something-new", "x")],
     ] {
         let document = document(&["/", "/app"], annotations);
@@ -160,6 +162,37 @@ fn what_is_taken_compiles() {
     ] {
         assert_ne!(document(paths, &[("rewrite-target", target)]), Value::Null, "{paths:?}");
     }
+}
+
+/// The cookie of the only backend with one, in the configuration of a cluster whose class has this UID.
+fn session_cookie(class_uid: &str, annotations: &[(&str, &str)]) -> SessionCookie {
+    let mut cluster = cluster();
+    let class = json!({
+        "metadata": { "name": "ours", "uid": class_uid, "generation": 1 },
+        "spec": { "controller": CONTROLLER_NAME },
+    });
+    cluster.add_object(ObjectKind::IngressClass, class);
+    add_ingress(&mut cluster, "i", spec(&["/"]), annotations);
+    let snapshot = compiled(&cluster.translated()).snapshot;
+    let cookies = snapshot.backends.iter().filter_map(|backend| match &backend.balance {
+        LoadBalancing::Hash(HashSource::Cookie(cookie)) => Some(SessionCookie::clone(cookie)),
+        _ => None,
+    });
+    let cookies: Vec<SessionCookie> = cookies.collect();
+    assert_eq!(cookies.len(), 1, "{cookies:?}");
+    cookies.into_iter().next().expect("a cookie")
+}
+
+#[test]
+fn all_replicas_have_the_secret_of_persistent_sessions_and_other_clusters_have_another() {
+    let balanced = session_cookie("4d2c", &[("affinity", "cookie")]);
+    assert!(balanced.persistence.is_none() && !balanced.changes_on_failure);
+    let annotations =
+        [("affinity", "cookie"), ("affinity-mode", "persistent"), ("session-cookie-change-on-failure", "true")];
+    let [one, same, other] = ["4d2c", "4d2c", "9e71"].map(|uid| session_cookie(uid, &annotations));
+    assert!(one.changes_on_failure);
+    assert_eq!(one.persistence, Some(SessionSecret::new("sessions of the IngressClass 4d2c")));
+    assert!(one == same && one != other);
 }
 
 #[test]
@@ -272,13 +305,54 @@ fn client_certificates_belong_to_the_host() {
     assert!(outcome("own3").document.is_some());
 }
 
+/// A PEM certificate of an authority, and an empty revocation list of it.
+fn authority_with_list() -> (String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    parameters.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    let pem = parameters.self_signed(&key).expect("a certificate").pem();
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2026, 1, 1),
+        next_update: rcgen::date_time_ymd(2126, 1, 1),
+        crl_number: rcgen::SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&rcgen::Issuer::new(parameters, key)).expect("a list");
+    (pem, list.pem().expect("PEM"))
+}
+
 #[test]
-fn revocation_lists_of_the_secret_refuse_the_ingress() {
+fn revocation_lists_of_the_secret_belong_to_the_host() {
     let mut cluster = cluster();
-    secret(&mut cluster, "ca", &[("ca.crl", "x")]);
+    let (authority, list) = authority_with_list();
+    secret(&mut cluster, "ca", &[("ca.crt", &authority), ("ca.crl", &list)]);
+    let host = json!({
+        "tls": [{ "hosts": ["a.example"], "secretName": "tls" }],
+        "rules": [{ "host": "a.example", "http": { "paths": [path("/", "web")] } }],
+    });
+    add_ingress(&mut cluster, "i", host, &[("auth-tls-secret", "shop/ca")]);
+    let translation = cluster.translated();
+    compiled(&translation);
+    let mut documents = translation.documents.iter();
+    let listeners =
+        documents.find(|document| document.name().starts_with("the listeners")).expect("listeners").content();
+    let client_auth = &listeners["listeners"][1]["tls"]["certificates"][0]["clientAuth"];
+    assert_eq!(client_auth["revocation"], json!(["memory:secret/shop/ca/ca.crl"]), "{listeners:#}");
+    assert_eq!(client_auth["expiredRevocation"], "refuse");
+    assert_eq!(*translation.texts.0["memory:secret/shop/ca/ca.crl"], *list.as_bytes());
+}
+
+#[test]
+fn revocation_lists_that_cannot_be_used_refuse_the_ingress() {
+    let mut cluster = cluster();
+    secret(&mut cluster, "ca", &[("ca.crl", "expired")]); // as the check of these tests finds
     add_ingress(&mut cluster, "i", spec(&["/"]), &[("auth-tls-secret", "shop/ca")]);
     let outcome = cluster.translated().ingresses.remove(0);
-    assert!(outcome.document.is_none() && outcome.faults.iter().any(|(_, why)| why.contains("ca.crl")), "{outcome:?}");
+    let why = |(reason, why): &(&str, String)| *reason == "InvalidCACertificateRef" && why.contains("not a current");
+    assert!(outcome.document.is_none() && outcome.faults.iter().any(why), "{outcome:?}");
 }
 
 #[test]
@@ -447,7 +521,7 @@ fn annotations_are_counted_by_what_becomes_of_them() {
     let annotations = [
         ("ssl-redirect", "true"),
         ("limit-rps", "10"),
-        ("limit-rate", "10"),
+        ("custom-http-errors", "404"),
         ("service-upstream", "true"),
         ("something-new", "1"),
         ("new-auth", "1"),

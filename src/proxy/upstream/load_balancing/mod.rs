@@ -8,6 +8,7 @@
 //! - A server with weight 0 gets no requests, even if no other server is left.
 //! - A server with its maximum of requests in flight is not chosen.
 //! - By hash, a server that is removed moves only its own keys, and a server that is added takes only its own keys.
+//! - A key that is pinned to a server goes to that server while it is available, and else by its hash.
 //! - A choice allocates no memory.
 //!
 //! Leaves to others: health (`endpoint::outlier_ejection`), slow start (`slow_start`), and limits (`server_pools`).
@@ -16,6 +17,7 @@ mod rendezvous;
 mod smooth_wrr;
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 
 use crate::policy::LoadBalancing;
 
@@ -23,6 +25,10 @@ use self::server_set::{ServerSet, TriedServers};
 pub(crate) use super::endpoint::slow_start::FULL_WEIGHT;
 pub(crate) use rendezvous::HashKey;
 use smooth_wrr::SmoothWrr;
+
+/// The most draws of a key that belongs to a given server, for each server of the backend. With equal weights one
+/// search in nine million ends without a key.
+const DRAWS_PER_SERVER: usize = 16;
 
 /// The properties of a server that load balancing uses.
 pub(crate) trait BalancedServer {
@@ -133,15 +139,51 @@ impl LoadBalancer {
         position.map_or(Selection::AllFull, Selection::Server)
     }
 
-    /// The owner of the key by rendezvous hashing, among the available servers.
+    /// The server that the key is pinned to, if it is available, or else the owner of the key by rendezvous hashing
+    /// among the available servers.
     fn rendezvous_owner<S: BalancedServer>(&self, servers: &[S], open: ServerSet, key: HashKey) -> Option<usize> {
         let roomy = available_servers(servers, open);
+        let pinned = key.pinned().filter(|position| roomy.contains(*position));
+        pinned.or_else(|| self.best_score(servers, roomy, key))
+    }
+
+    fn best_score<S: BalancedServer>(&self, servers: &[S], among: ServerSet, key: HashKey) -> Option<usize> {
         match self.weights.are_equal {
-            true => roomy.max_by_key(|position| key.score(servers[position].server_hash())),
-            false => roomy.max_by_key(|position| {
-                key.weighted_score(servers[position].server_hash(), self.weights.by_position[position])
-            }),
+            true => among.max_by_key(|position| key.score(servers[position].server_hash())),
+            false => among.max_by_key(|position| self.weighted_score(servers, position, key)),
         }
+    }
+
+    fn weighted_score<S: BalancedServer>(&self, servers: &[S], position: usize, key: HashKey) -> (Reverse<u64>, u64) {
+        key.weighted_score(servers[position].server_hash(), self.weights.by_position[position])
+    }
+
+    /// The server that a key belongs to while all servers are available.
+    pub(crate) fn owner<S: BalancedServer>(&self, servers: &[S], key: HashKey) -> Option<usize> {
+        key.pinned().or_else(|| self.best_score(servers, self.weights.weighted, key))
+    }
+
+    /// The first of the drawn keys that belongs to this server. `None` if there is none among
+    /// [`DRAWS_PER_SERVER`] draws for each server: its weight is very small. Most draws end at the first servers.
+    pub(crate) fn draw_key_of<S: BalancedServer, T>(
+        &self,
+        servers: &[S],
+        position: usize,
+        mut draw: impl FnMut() -> (HashKey, T),
+    ) -> Option<T> {
+        let draws = DRAWS_PER_SERVER * self.weights.weighted_count;
+        let mut drawn = std::iter::repeat_with(&mut draw).take(draws);
+        drawn.find(|(key, _)| self.is_owner(servers, position, *key)).map(|(_, drawn)| drawn)
+    }
+
+    fn is_owner<S: BalancedServer>(&self, servers: &[S], position: usize, key: HashKey) -> bool {
+        let mut others = self.weights.weighted.positions().filter(|other| *other != position);
+        if self.weights.are_equal {
+            let own = key.score(servers[position].server_hash());
+            return others.all(|other| key.score(servers[other].server_hash()) < own);
+        }
+        let own = self.weighted_score(servers, position, key);
+        others.all(|other| self.weighted_score(servers, other, key) < own)
     }
 
     /// The less loaded of two random servers ("the power of two choices"). The result is nearly as even as the least

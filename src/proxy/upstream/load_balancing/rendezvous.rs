@@ -19,25 +19,40 @@ const FRACTION_BITS: u32 = 32;
 /// The extra bits that are kept when a logarithm is divided by a weight; 6 + 32 + 20 of 64 bits are used.
 const KEPT_BITS: u32 = 20;
 
-/// The key for sticky routing: a hash of a header's value, or of the department.
+/// The key for sticky routing: a hash of a header's value, of a session, or of the department; and the server that a
+/// persistent session is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct HashKey(u64);
+pub(crate) struct HashKey {
+    hash: u64,
+    /// The position of that server.
+    pinned: Option<u16>,
+}
 
 impl HashKey {
     /// The key of these bytes.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
         let fnv = bytes.iter().fold(FNV_BASIS, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME));
-        Self(mix_hash(fnv))
+        Self { hash: mix_hash(fnv), pinned: None }
+    }
+
+    /// The same key, with the server that its session is at.
+    pub(crate) fn pinned_to(self, position: usize) -> Self {
+        Self { pinned: u16::try_from(position).ok(), ..self }
+    }
+
+    /// The position of the server that its session is at.
+    pub(crate) fn pinned(self) -> Option<usize> {
+        self.pinned.map(usize::from)
     }
 
     /// The key as the hash of a server's name.
     pub(crate) fn server_hash(self) -> u64 {
-        self.0
+        self.hash
     }
 
     /// The score of a server with this seed: the largest one owns the key, if all weights are equal.
     pub(crate) fn score(self, seed: u64) -> u64 {
-        mix_hash(self.0 ^ seed)
+        mix_hash(self.hash ^ seed)
     }
 
     /// The score of a server with a weight of at least 1: the largest one owns the key.
@@ -83,7 +98,7 @@ mod tests {
     fn hashes_equal_their_reference_values() {
         assert_eq!(mix_hash(1), 0xb456_bcfc_34c2_cb2c, "fmix64");
         for (bytes, fnv) in [("", FNV_BASIS), ("a", 0xaf63_dc4c_8601_ec8c), ("foobar", 0x8594_4171_f739_67e8)] {
-            assert_eq!(HashKey::from_bytes(bytes.as_bytes()), HashKey(mix_hash(fnv)), "{bytes:?}, of RFC 9923");
+            assert_eq!(HashKey::from_bytes(bytes.as_bytes()).hash, mix_hash(fnv), "{bytes:?}, of RFC 9923");
         }
     }
 

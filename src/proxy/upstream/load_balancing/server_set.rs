@@ -43,6 +43,11 @@ impl ServerSet {
         self.words[word] &= !bit;
     }
 
+    pub(crate) fn contains(&self, position: usize) -> bool {
+        let (word, bit) = word_and_bit(position);
+        self.words().get(word).is_some_and(|word| word & bit != 0)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.words().iter().all(|word| *word == 0)
     }
@@ -155,6 +160,7 @@ mod tests {
         let set = ServerSet::first(5).without(2);
         assert_eq!(set.positions().collect::<Vec<_>>(), [0, 1, 3, 4]);
         assert_eq!((set.nth(2), set.nth(4)), (Some(3), None));
+        assert_eq!([1, 2, 5, 64, 1 << 20].map(|position| set.contains(position)), [true, false, false, false, false]);
         assert!(ServerSet::first(0).is_empty() && ServerSet::default().nth(0).is_none());
         let nine = ServerSet::first(10).filter(|position| position == 9);
         assert_eq!(

@@ -122,6 +122,61 @@ fn removed_server_moves_only_its_own_keys() {
 }
 
 #[test]
+fn pinned_key_stays_at_its_server_while_that_is_available() {
+    let balancer = balancer(LoadBalancing::Hash(HashSource::Department), &[1; 5]);
+    let all = servers(&[(true, 0); 5]);
+    let unhealthy = servers(&[(true, 0), (false, 0), (true, 0), (true, 0), (true, 0)]);
+    let mut full = servers(&[(true, 0); 5]);
+    full[1].room = false;
+    let select = |servers: &[FakeServer], key, tried| match balancer.select(servers, Some(key), tried) {
+        Selection::Server(position) => position,
+        other => panic!("{other:?}"),
+    };
+    let mut tried = TriedServers::default();
+    tried.add(1);
+    for key in 0..100_usize {
+        let key = HashKey::from_bytes(&key.to_be_bytes());
+        let pinned = key.pinned_to(1);
+        assert_eq!(select(&all, pinned, TriedServers::default()), 1);
+        assert_eq!(balancer.owner(&unhealthy, pinned), Some(1));
+        assert_eq!(balancer.owner(&unhealthy, key), Some(select(&all, key, TriedServers::default())));
+        // Elsewhere it goes where it would go without a pin.
+        let elsewhere = select(&unhealthy, key, TriedServers::default());
+        assert_eq!(select(&unhealthy, pinned, TriedServers::default()), elsewhere);
+        assert_eq!(select(&full, pinned, TriedServers::default()), elsewhere);
+        assert_eq!(select(&all, pinned, tried), elsewhere);
+    }
+    // A position that the backend does not have is no server.
+    assert!(select(&all, HashKey::from_bytes(b"x").pinned_to(5), TriedServers::default()) < 5);
+}
+
+#[test]
+fn drawn_key_belongs_to_the_server() {
+    let unhealthy = servers(&[(true, 0), (false, 0), (true, 0), (true, 0), (true, 0)]);
+    for weights in [[1; 5], [5, 1, 3, 1, 1]] {
+        let balancer = balancer(LoadBalancing::Hash(HashSource::Department), &weights);
+        for position in 0..5 {
+            let mut number = 0_u64;
+            let drawn = balancer.draw_key_of(&unhealthy, position, || {
+                number += 1;
+                let key = HashKey::from_bytes(&number.to_be_bytes());
+                (key, key)
+            });
+            let owner = drawn.and_then(|key| balancer.owner(&unhealthy, key));
+            assert_eq!(owner, Some(position), "{weights:?}");
+        }
+    }
+    // The number of draws is bounded.
+    let balancer = balancer(LoadBalancing::Hash(HashSource::Department), &[1; 5]);
+    let (key, mut draws) = (HashKey::from_bytes(b"traffic-police"), 0);
+    let drawn = balancer.draw_key_of(&unhealthy, 0, || {
+        draws += 1;
+        (key, ())
+    });
+    assert_eq!((drawn, draws), (None, 80), "the key belongs to another server");
+}
+
+#[test]
 fn panic_mode_tries_each_server_once() {
     let servers = servers(&[(false, 0), (false, 0)]);
     let balancer = balancer(LoadBalancing::LeastRequest, &[1, 1]);

@@ -38,6 +38,12 @@ impl SendError {
         matches!(self, Self::Failed(ConnectionError::RequestBody(_))).then_some(RequestBodyError::Aborted)
     }
 
+    /// Whether a server has failed after something was sent to it.
+    pub(crate) fn is_server_failure(&self) -> bool {
+        let is_failure = matches!(self, Self::Failed(_) | Self::Timeout | Self::AttemptTimeout);
+        is_failure && self.request_body_error().is_none()
+    }
+
     /// The same error after an earlier attempt that may have been processed.
     pub(crate) fn after_ambiguous_attempt(self) -> Self {
         match self {
