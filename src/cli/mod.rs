@@ -23,7 +23,7 @@ mod output;
 pub mod pki;
 mod prometheus;
 pub mod report;
-mod scraped_usage;
+mod scraped;
 pub mod serve;
 pub mod trial_authority;
 

@@ -28,7 +28,7 @@ use crate::report::{
 
 use super::check::plural;
 use super::ledger_paths::LedgerPaths;
-use super::scraped_usage::{self, ScrapedUsageArgs};
+use super::scraped::scraped_usage::{self, ScrapedUsageArgs};
 use super::{BadUsage, TableFormat, distinct_ledgers, print_message};
 
 /// Arguments of `tallygate report`.

@@ -1,5 +1,5 @@
 //! Operations: command line, admin listener (`/metrics`, readiness), config reload, live listeners, graceful shutdown
-//! (drain, GOAWAY), logging, the manual, migration, exact hours in Prometheus, and third-party tools (nginx, Prometheus,
+//! (drain, GOAWAY), logging, the manual, migration, exact hours in Prometheus, reports from them, and third-party tools (nginx, Prometheus,
 //! curl, openssl, sqlite3).
 
 mod admin_listener;
@@ -11,5 +11,6 @@ mod live_listeners;
 mod logging;
 mod manual;
 mod migrate;
+mod scraped_usage;
 mod sealed_hours;
 pub(crate) mod third_party_tools;

@@ -75,7 +75,7 @@ impl PrometheusHours {
 }
 
 /// Divides a range into ranges for one query each: whole days of UTC, as far as possible.
-pub(super) fn query_ranges(range: &Range<Window>) -> impl Iterator<Item = Range<Window>> {
+pub(super) fn query_ranges(range: &Range<Window>) -> impl Iterator<Item = Range<Window>> + use<> {
     let (start, end) = (range.start.0, range.end.0);
     let starts = (start..end).filter(move |hour| *hour == start || hour.is_multiple_of(QUERY_HOURS_MAX));
     starts.map(move |hour| Window(hour)..Window((hour - hour % QUERY_HOURS_MAX + QUERY_HOURS_MAX).min(end)))

@@ -16,7 +16,7 @@ pub(super) enum QueryFault {
     Unreachable(String),
     #[error("no answer within {0} seconds; ask for a shorter period, or for fewer series with --matcher")]
     Slow(u64),
-    #[error("the connection ended before the answer was complete: {0}; try again")]
+    #[error("the answer is not HTTP, or it ended early: {0}; is --prometheus its address?")]
     Broken(String),
     #[error("the answer is larger than {0} MiB; ask for fewer series with --matcher")]
     TooLarge(usize),

@@ -10,31 +10,10 @@
 
 mod scraped_error;
 mod scraped_hour;
+mod scraped_series;
 mod scraped_sum;
-
-use std::collections::BTreeMap;
 
 pub use self::scraped_error::ScrapedError;
 pub use self::scraped_hour::{ScrapedHour, ScrapedHours, ScrapedUsage, UsageLabels};
+pub use self::scraped_series::{ScrapedSample, ScrapedSeries};
 pub use self::scraped_sum::{ScrapedReport, ScrapedSum, window_ranges_text};
-
-/// A series of a Prometheus.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScrapedSeries {
-    /// The labels, with the name of the family as `__name__`.
-    pub labels: BTreeMap<String, String>,
-    /// The samples in their order.
-    pub samples: Vec<ScrapedSample>,
-}
-
-/// A sample of a series.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScrapedSample {
-    /// The time, in Unix milliseconds.
-    pub millis: i64,
-    /// The value as it was written.
-    pub value: String,
-}
-
-/// The label with the name of the family.
-pub(crate) const FAMILY_LABEL: &str = "__name__";

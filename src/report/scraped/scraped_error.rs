@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::model::Window;
 use crate::report::usage_report::SumOverflow;
 
-use super::FAMILY_LABEL;
+use super::scraped_series::FAMILY_LABEL;
 
 /// The reason why samples of a Prometheus do not make hours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

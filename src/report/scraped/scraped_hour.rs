@@ -8,8 +8,8 @@ use crate::report::hour_samples::{
     HEAD_NUMBER, HEAD_PART, HEAD_PART_DIGITS, HOUR_COMMANDS, HOUR_SERIES, HOUR_UNITS, sample_time,
 };
 
-use super::scraped_error::{choosing_matcher, series_text};
-use super::{FAMILY_LABEL, ScrapedError, ScrapedSample, ScrapedSeries};
+use super::scraped_error::{ScrapedError, choosing_matcher, series_text};
+use super::scraped_series::{FAMILY_LABEL, ScrapedSample, ScrapedSeries};
 
 /// The greatest whole number up to which a float of 64 bits holds each.
 const EXACT_MAX: u64 = (1 << 53) - 1;
@@ -194,5 +194,103 @@ fn conflict(window: Window, first: (KnownValue, &ScrapedSeries), second: (KnownV
         second_value: second.0.value,
         second: series_text(&second.1.labels),
         hint: choosing_matcher(&first.1.labels, &second.1.labels),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::scraped::scraped_series::tests::{commands_of, day, hour, labelled, read, series};
+
+    #[test]
+    fn hours_are_put_together_from_their_samples() {
+        let hours = read(&day(), None).expect("hours");
+        let (_, hours) = hours.gateways().next().expect("a gateway");
+        let whole: Vec<_> = hours.values().map(ScrapedHour::is_whole).collect();
+        assert_eq!(whole, [true, true, false]);
+        let first = hours[&hour(10)].usage();
+        let first: Vec<_> = first.map(|(labels, usage)| (labels.department.as_str(), usage.commands)).collect();
+        assert_eq!(first, [("fire", 1), ("parking", 5), ("parking", 9)]);
+    }
+
+    #[test]
+    fn same_samples_of_two_servers_count_once() {
+        let twice = [labelled(day(), ("instance", "a")), labelled(day(), ("instance", "b"))].concat();
+        let hours = read(&twice, None).expect("hours");
+        let (_, hours) = hours.gateways().next().expect("a gateway");
+        assert_eq!(hours[&hour(10)].usage().map(|(_, usage)| usage.commands).sum::<u64>(), 15);
+        assert!(hours[&hour(11)].is_whole());
+    }
+
+    #[test]
+    fn samples_that_contradict_each_other_are_an_error_with_both_series() {
+        let gateway = |gateway: &str, commands| labelled(commands_of("parking", commands), ("gateway", gateway));
+        let conflict = read(&[gateway("a", &[1, 2]), gateway("b", &[1, 3])].concat(), None).expect_err("two values");
+        assert!(conflict.is_choice());
+        assert_eq!(
+            conflict.to_string(),
+            "in the hour 2026-10-05T11:00:00Z the Prometheus has two values: 2 in \
+             tallygate_usage_hour_commands{department=\"parking\",gateway=\"a\",subsystem=\"cameras\"}, and 3 in \
+             tallygate_usage_hour_commands{department=\"parking\",gateway=\"b\",subsystem=\"cameras\"}; these are two \
+             ledgers, or one of them was edited: choose one, for example with --matcher 'gateway=\"a\"', or add up several \
+             gateways with --sum-by LABEL"
+        );
+        // Equal counts of two ledgers: the heads of their chains differ.
+        let head = |gateway: &str, part| {
+            let head = series(("tallygate_ledger_head_part", &[("part", "0")]), &[(10, part)]);
+            [labelled(commands_of("parking", &[1]), ("gateway", gateway)), labelled(vec![head], ("gateway", gateway))]
+                .concat()
+        };
+        let conflict = read(&[head("a", "17"), head("b", "18")].concat(), None).expect_err("two heads").to_string();
+        assert!(
+            conflict.contains("two values: 17 in tallygate_ledger_head_part{gateway=\"a\",part=\"0\"}"),
+            "{conflict}"
+        );
+        // Two departments of two gateways, one sample each.
+        let two = [gateway("a", &[1]), labelled(commands_of("fire", &[1]), ("gateway", "b"))].concat();
+        let many = read(&two, None).expect_err("more samples than the hour has");
+        assert!(matches!(many, ScrapedError::TooManySamples { found: 2, expected: 1, .. }), "{many}");
+    }
+
+    #[test]
+    fn sample_that_no_gateway_wrote_is_an_error() {
+        let labels = &[("department", "parking"), ("subsystem", "cameras")][..];
+        let one = |name: &'static str, value: &'static str| series((name, labels), &[(10, value)]);
+        let mut moved = one("tallygate_usage_hour_commands", "1");
+        moved.samples[0].millis += 60_000;
+        let outside = series(("tallygate_usage_hour_commands", labels), &[(14, "1")]);
+        let bare = series(("tallygate_usage_hour_units", &[]), &[(10, "1")]);
+        for (series, expected) in [
+            (one("tallygate_usage_hour_commands", "1.5"), "the value \"1.5\" in tallygate_usage_hour_commands{"),
+            (one("tallygate_usage_hour_units", "-1"), "not a whole number below 2^53"),
+            (one("tallygate_usage_hour_units", "NaN"), "not a whole number below 2^53"),
+            (one("tallygate_usage_hour_units", "9007199254740992"), "not a whole number below 2^53"),
+            (moved, "set honor_timestamps: true"),
+            (outside, "not one minute before the end of an hour of the query"),
+            (bare, "has no label department"),
+        ] {
+            let error = read(&[series], None).expect_err(expected);
+            assert!(error.to_string().contains(expected) && !error.is_choice(), "{error}");
+        }
+    }
+
+    #[test]
+    fn head_is_the_number_and_the_hash_of_five_parts() {
+        let part = |part, value| series(("tallygate_ledger_head_part", &[("part", part)]), &[(10, value)]);
+        let mut all = vec![
+            part("0", "4503599627370495"), // 0xfffffffffffff
+            part("1", "0"),
+            part("2", "16"),
+            part("3", "1"),
+            part("4", "281474976710655"), // 0xffffffffffff
+            series(("tallygate_ledger_head_number", &[]), &[(10, "7")]),
+        ];
+        let head = |all: &[ScrapedSeries]| {
+            read(all, None).expect("hours").gateways().next().and_then(|(_, hours)| hours[&hour(10)].head())
+        };
+        let hash = ["fffffffffffff", "0000000000000", "0000000000010", "0000000000001", "ffffffffffff"].concat();
+        assert_eq!(head(&all), Some((7, hash)));
+        all.remove(2);
+        assert_eq!(head(&all), None);
     }
 }

@@ -17,16 +17,16 @@ use crate::report::{
     UsageReport, window_ranges_text,
 };
 
-use super::check::plural;
-use super::prometheus::{PrometheusArgs, PrometheusHours, query_ranges};
-use super::{BadUsage, print_message};
+use crate::cli::check::plural;
+use crate::cli::prometheus::{PrometheusArgs, PrometheusHours, query_ranges};
+use crate::cli::{BadUsage, print_message};
 
 /// The keys without `--by`.
 const DEFAULT_KEYS: &str = "department,subsystem";
 
 /// The options of a report from a Prometheus.
 #[derive(Debug, Args)]
-pub(super) struct ScrapedUsageArgs {
+pub(in crate::cli) struct ScrapedUsageArgs {
     #[command(flatten)]
     prometheus: PrometheusArgs,
     /// With --prometheus: the offset of the calendar of days and months, calendar.offset of the gateway [default:
@@ -39,7 +39,7 @@ pub(super) struct ScrapedUsageArgs {
 }
 
 /// A Prometheus to report from, with checked options.
-pub(super) struct ScrapedSource {
+pub(in crate::cli) struct ScrapedSource {
     hours: PrometheusHours,
     calendar: CalendarOffset,
     sum_by: Option<String>,
@@ -48,7 +48,7 @@ pub(super) struct ScrapedSource {
 }
 
 /// Checks the options. `None` without `--prometheus`.
-pub(super) fn prepare(
+pub(in crate::cli) fn prepare(
     args: &ScrapedUsageArgs,
     (by, measures): (Option<&GroupKeys>, Option<MeasureColumns>),
     clock: &Clock,
@@ -75,12 +75,17 @@ pub(super) fn prepare(
 
 impl ScrapedSource {
     /// The calendar of days and months.
-    pub(super) fn calendar(&self) -> CalendarOffset {
+    pub(in crate::cli) fn calendar(&self) -> CalendarOffset {
         self.calendar
     }
 
     /// The report of a range. One day of samples is read after the other. `now` is the present hour.
-    pub(super) fn report(self, range: ReportRange, departments: &[Name], now: Window) -> anyhow::Result<UsageReport> {
+    pub(in crate::cli) fn report(
+        self,
+        range: ReportRange,
+        departments: &[Name],
+        now: Window,
+    ) -> anyhow::Result<UsageReport> {
         let windows = range.windows();
         let query = ReportQuery { range, group_by: self.group_by, departments: departments.to_vec() };
         let mut sum = ScrapedSum::new(query, self.calendar);
@@ -104,7 +109,7 @@ fn print_notes(windows: &Range<Window>, missing: &[Range<Window>], now: Window) 
         let hours = plural(usize::try_from(hours).unwrap_or(usize::MAX), "hour");
         let ranges = window_ranges_text(missing);
         print_message(&format!(
-            "note: open: the Prometheus does not have all samples of {hours}, which are left out: {ranges}; ledger export \
+            "note: open: the Prometheus does not have all samples of {hours}, and only whole hours are added: {ranges}; ledger export \
              --format openmetrics has them"
         ));
     }
