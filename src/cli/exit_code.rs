@@ -11,7 +11,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::audit::ExportError;
 use crate::report::{HourSamplesError, ScrapedError};
 
-use super::prometheus::PrometheusError;
+use super::prometheus::{BadPrometheusOption, PrometheusError};
 
 /// Exit code of a negative result: problems or differences were found.
 pub const NOT_SO: u8 = 1;
@@ -78,7 +78,7 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<ConfigProblems>() {
         return Some(NOT_SO);
     }
-    cause.is::<BadUsage>().then_some(USAGE)
+    (cause.is::<BadUsage>() || cause.is::<BadPrometheusOption>()).then_some(USAGE)
 }
 
 #[cfg(test)]

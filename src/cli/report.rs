@@ -1,5 +1,5 @@
-//! `tallygate report`: reports usage from the files of one or several ledgers, with or without running gateways, or from
-//! the hours that a Prometheus remembers.
+//! `tallygate report`: reports usage from the files of one or several ledgers, with or without running gateways, or
+//! from the hours that a Prometheus remembers.
 //!
 //! Guarantees:
 //! - One ledger is read after the other, so memory holds the rows of one.
@@ -49,7 +49,8 @@ enum ReportCommand {
 struct UsageArgs {
     /// The ledger's book (the tally is found beside it), or a quoted pattern such as 'ledgers/*/ledger.db'; several
     /// ledgers, each of another gateway, are added up
-    #[arg(long = "ledger", value_name = "DB", required_unless_present = "prometheus", conflicts_with = "prometheus", num_args = 1..)]
+    #[arg(long = "ledger", value_name = "DB", num_args = 1..)]
+    #[arg(required_unless_present = "prometheus", conflicts_with = "prometheus")]
     ledgers: Vec<PathBuf>,
     #[command(flatten)]
     scraped: ScrapedUsageArgs,

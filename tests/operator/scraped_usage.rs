@@ -81,8 +81,8 @@ async fn report_of_a_real_prometheus_is_that_of_the_ledger() {
     assert!(code == 0 && table.contains("state     open\n"), "{table}");
     assert_eq!(
         err,
-        "note: open: the Prometheus does not have all samples of 24 hours, and only whole hours are added: 2026-10-02T16:00:00Z to \
-         2026-10-03T16:00:00Z; ledger export --format openmetrics has them\n"
+        "note: open: the Prometheus does not have all samples of 24 hours, and only whole hours are added: \
+         2026-10-02T16:00:00Z to 2026-10-03T16:00:00Z; ledger export --format openmetrics has them\n"
     );
     // Days of another calendar.
     let utc = ["--calendar", "+00:00", "--from", "2026-10-01", "--to", "2026-10-02", "--by", "day"];

@@ -1,4 +1,5 @@
-//! One HTTP/1.1 request on a connection of its own: connect, TLS, send, read a bounded body. Redirects are not followed.
+//! One HTTP/1.1 request on a connection of its own: connect, TLS, send, read a bounded body. Redirects are not
+//! followed.
 
 use std::sync::Arc;
 

@@ -20,12 +20,10 @@ use clap::Args;
 
 use crate::clock::Clock;
 use crate::model::Window;
-use crate::report::ScrapedSeries;
-
-use super::BadUsage;
 
 pub(super) use self::prometheus_client::PrometheusClient;
-pub(super) use self::prometheus_error::PrometheusError;
+pub(super) use self::prometheus_error::{BadPrometheusOption, PrometheusError};
+pub(super) use self::query_answer::QueryAnswer;
 
 /// The most hours of one query: at 24 samples of each series, the answer of 3,000 series has about 4 MB.
 const QUERY_HOURS_MAX: u32 = 24;
@@ -59,7 +57,7 @@ impl PrometheusHours {
     pub(super) fn prepare(args: &PrometheusArgs, clock: &Clock) -> anyhow::Result<Option<Self>> {
         let Some(url) = &args.prometheus else { return Ok(None) };
         let matchers = args.matchers.iter().map(|text| matcher::check_matcher(text)).collect::<Result<Vec<_>, _>>();
-        let matchers = matchers.map_err(|error| BadUsage(format!("--matcher: {error}")))?;
+        let matchers = matchers.map_err(|error| BadPrometheusOption(format!("--matcher: {error}")))?;
         let matchers = matchers.into_iter().map(|matcher| format!(",{matcher}")).collect();
         let client = PrometheusClient::new(url, args.prometheus_token.as_deref(), clock)?;
         Ok(Some(Self { client, matchers }))
@@ -67,7 +65,7 @@ impl PrometheusHours {
 
     /// The samples of the hours of a range of at most [`QUERY_HOURS_MAX`] hours. Their times are within the hours, so
     /// it makes no difference whether the edges of a range belong to it.
-    pub(super) fn series(&self, range: &Range<Window>) -> Result<Vec<ScrapedSeries>, PrometheusError> {
+    pub(super) fn series(&self, range: &Range<Window>) -> Result<QueryAnswer, PrometheusError> {
         let hours = range.end.0 - range.start.0;
         let query = format!("{{__name__=~\"{FAMILIES}\"{}}}[{hours}h]", self.matchers);
         self.client.query(&query, range.end.start_unix_seconds())

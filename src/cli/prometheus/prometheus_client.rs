@@ -16,13 +16,11 @@ use http_body_util::Full;
 use rustls::ClientConfig;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::cli::{BadUsage, print_message};
 use crate::clock::Clock;
 use crate::identity::{DiskFiles, PemStore, SubsystemTlsFiles};
-use crate::report::ScrapedSeries;
 
 use super::http_post::send_request;
-use super::prometheus_error::{PrometheusError, QueryFault};
+use super::prometheus_error::{BadPrometheusOption, PrometheusError, QueryFault};
 use super::prometheus_url::PrometheusUrl;
 use super::query_answer::{QueryAnswer, parse_answer};
 
@@ -46,11 +44,11 @@ pub(in crate::cli) struct PrometheusClient {
 impl PrometheusClient {
     /// A client of the Prometheus at `url`. With `token`, a file, it sends its content as a bearer token.
     pub(super) fn new(url: &str, token: Option<&Path>, clock: &Clock) -> anyhow::Result<Self> {
-        let url = PrometheusUrl::parse(url).map_err(|error| BadUsage(format!("--prometheus {error}")))?;
+        let url = PrometheusUrl::parse(url).map_err(|error| BadPrometheusOption(format!("--prometheus {error}")))?;
         let credentials = match (token.map(bearer_token).transpose()?, &url.basic) {
             (Some(_), Some(_)) => {
                 let both = "--prometheus-token: the URL has a user already; give one of the two";
-                return Err(BadUsage(both.to_owned()).into());
+                return Err(BadPrometheusOption(both.to_owned()).into());
             }
             (token, basic) => token.or_else(|| basic.clone()),
         };
@@ -60,16 +58,10 @@ impl PrometheusClient {
         Ok(Self { url, authorization, tls, runtime, query_time: QUERY_TIME, bytes_max: ANSWER_BYTES_MAX })
     }
 
-    /// Evaluates a query at a moment, in Unix seconds. Warnings of the Prometheus are printed.
-    pub(super) fn query(&self, query: &str, at: i64) -> Result<Vec<ScrapedSeries>, PrometheusError> {
-        let QueryAnswer { series, warnings } = self
-            .runtime
-            .block_on(self.answer(query, at))
-            .map_err(|what| PrometheusError { url: self.url.to_string(), what })?;
-        for warning in warnings {
-            print_message(&format!("note: {}: {warning}", self.url));
-        }
-        Ok(series)
+    /// Evaluates a query at a moment, in Unix seconds.
+    pub(super) fn query(&self, query: &str, at: i64) -> Result<QueryAnswer, PrometheusError> {
+        let answer = self.runtime.block_on(self.answer(query, at));
+        answer.map_err(|what| PrometheusError { url: self.url.to_string(), what })
     }
 
     async fn answer(&self, query: &str, at: i64) -> Result<QueryAnswer, QueryFault> {
@@ -97,8 +89,8 @@ impl PrometheusClient {
     }
 }
 
-fn bearer_token(file: &Path) -> Result<String, BadUsage> {
-    let refused = |why: String| BadUsage(format!("--prometheus-token {}: {why}", file.display()));
+fn bearer_token(file: &Path) -> Result<String, BadPrometheusOption> {
+    let refused = |why: String| BadPrometheusOption(format!("--prometheus-token {}: {why}", file.display()));
     let length = std::fs::metadata(file).map_err(|error| refused(error.to_string()))?.len();
     if length > TOKEN_BYTES_MAX {
         return Err(refused(format!("it has more than {TOKEN_BYTES_MAX} bytes; name the file of the token")));
@@ -110,15 +102,16 @@ fn bearer_token(file: &Path) -> Result<String, BadUsage> {
     }
 }
 
-fn secret_value(credentials: String) -> Result<HeaderValue, BadUsage> {
-    let mut value = HeaderValue::try_from(credentials)
-        .map_err(|_| BadUsage("the credentials for the Prometheus have characters that HTTP cannot send".to_owned()))?;
+fn secret_value(credentials: String) -> Result<HeaderValue, BadPrometheusOption> {
+    let mut value = HeaderValue::try_from(credentials).map_err(|_| {
+        BadPrometheusOption("the credentials for the Prometheus have characters that HTTP cannot send".to_owned())
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }
 
 /// The TLS configuration with the authorities of the system.
-fn system_tls(clock: &Clock) -> Result<Arc<ClientConfig>, BadUsage> {
+fn system_tls(clock: &Clock) -> Result<Arc<ClientConfig>, BadPrometheusOption> {
     let files = SubsystemTlsFiles {
         authorities: Vec::new(),
         system_authorities: true,
@@ -130,7 +123,7 @@ fn system_tls(clock: &Clock) -> Result<Arc<ClientConfig>, BadUsage> {
     let loaded = files.load(&PemStore::new(&DiskFiles), clock);
     loaded.map(|tls| tls.config).map_err(|problems| {
         let problems: Vec<_> = problems.into_iter().map(|problem| problem.what).collect();
-        BadUsage(format!("--prometheus: {}", problems.join("; ")))
+        BadPrometheusOption(format!("--prometheus: {}", problems.join("; ")))
     })
 }
 
@@ -177,8 +170,8 @@ mod tests {
     fn query_is_a_form_below_the_prefix_with_credentials() {
         let empty = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
         let (address, server) = serve_once(answer("200 OK", empty));
-        let series = client(&format!("http://me:secret@{address}/prom/")).query("a{b=\"c\"}[1h]", 7).expect("series");
-        assert!(series.is_empty());
+        let answer = client(&format!("http://me:secret@{address}/prom/")).query("a{b=\"c\"}[1h]", 7).expect("series");
+        assert!(answer.series.is_empty());
         let request = server.join().expect("a request").to_lowercase();
         for part in [
             "post /prom/api/v1/query http/1.1\r\n",

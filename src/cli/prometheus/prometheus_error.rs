@@ -9,6 +9,11 @@ pub(in crate::cli) struct PrometheusError {
     pub(super) what: QueryFault,
 }
 
+/// An option for the Prometheus cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(in crate::cli) struct BadPrometheusOption(pub(super) String);
+
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum QueryFault {

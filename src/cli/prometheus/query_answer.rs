@@ -14,10 +14,10 @@ const EXCERPT_MAX: usize = 120;
 
 /// The series of an answer, and its warnings.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct QueryAnswer {
-    pub(super) series: Vec<ScrapedSeries>,
+pub(in crate::cli) struct QueryAnswer {
+    pub(in crate::cli) series: Vec<ScrapedSeries>,
     /// An answer with warnings may be only a part: of a server that asks others.
-    pub(super) warnings: Vec<String>,
+    pub(in crate::cli) warnings: Vec<String>,
 }
 
 #[derive(Deserialize)]

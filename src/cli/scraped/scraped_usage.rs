@@ -18,7 +18,7 @@ use crate::report::{
 };
 
 use crate::cli::check::plural;
-use crate::cli::prometheus::{PrometheusArgs, PrometheusHours, query_ranges};
+use crate::cli::prometheus::{PrometheusArgs, PrometheusHours, QueryAnswer, query_ranges};
 use crate::cli::{BadUsage, print_message};
 
 /// The keys without `--by`.
@@ -90,7 +90,10 @@ impl ScrapedSource {
         let query = ReportQuery { range, group_by: self.group_by, departments: departments.to_vec() };
         let mut sum = ScrapedSum::new(query, self.calendar);
         for part in query_ranges(&(windows.start..windows.end.min(now))) {
-            let series = self.hours.series(&part)?;
+            let QueryAnswer { series, warnings } = self.hours.series(&part)?;
+            for warning in warnings {
+                print_message(&format!("note: the Prometheus warns, and may have answered a part: {warning}"));
+            }
             sum.add(&ScrapedHours::read(&series, &part, self.sum_by.as_deref())?)?;
         }
         let ScrapedReport { usage, missing } = sum.finish(self.columns, now)?;
@@ -109,8 +112,8 @@ fn print_notes(windows: &Range<Window>, missing: &[Range<Window>], now: Window) 
         let hours = plural(usize::try_from(hours).unwrap_or(usize::MAX), "hour");
         let ranges = window_ranges_text(missing);
         print_message(&format!(
-            "note: open: the Prometheus does not have all samples of {hours}, and only whole hours are added: {ranges}; ledger export \
-             --format openmetrics has them"
+            "note: open: the Prometheus does not have all samples of {hours}, and only whole hours are added: \
+             {ranges}; ledger export --format openmetrics has them"
         ));
     }
 }

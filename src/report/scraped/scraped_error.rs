@@ -12,9 +12,9 @@ use super::scraped_series::FAMILY_LABEL;
 pub enum ScrapedError {
     /// Two series have different values at the same hour.
     #[error(
-        "in the hour {window} the Prometheus has two values: {first_value} in {first}, and {second_value} in {second}; these \
-         are two ledgers, or one of them was edited: choose one, for example with --matcher '{hint}', or add up several \
-         gateways with --sum-by LABEL"
+        "in the hour {window} the Prometheus has two values: {first_value} in {first}, and {second_value} in {second}; \
+         these are two ledgers, or one of them was edited: choose one, for example with --matcher '{hint}', or add up \
+         several gateways with --sum-by LABEL"
     )]
     Conflict {
         /// The hour.
@@ -32,9 +32,9 @@ pub enum ScrapedError {
     },
     /// An hour has more samples than it had when it was scraped.
     #[error(
-        "in the hour {window} the Prometheus has {found} samples of commands, and tallygate_usage_hour_series is {expected}: \
-         these are samples of several ledgers or of several groupings (?by=) that cannot be told apart; choose the series \
-         of one with --matcher 'LABEL=\"VALUE\"'"
+        "in the hour {window} the Prometheus has {found} samples of commands, and tallygate_usage_hour_series is \
+         {expected}: these are samples of several ledgers or of several groupings (?by=) that cannot be told apart; \
+         choose the series of one with --matcher 'LABEL=\"VALUE\"'"
     )]
     TooManySamples {
         /// The hour.
@@ -46,8 +46,9 @@ pub enum ScrapedError {
     },
     /// A sample is not within an hour as the gateway writes it.
     #[error(
-        "the Prometheus has a sample at {at} in {series}, which is not one minute before the end of an hour of the query: \
-         it does not keep the times of samples; set honor_timestamps: true for the job that scrapes /metrics/hours"
+        "the Prometheus has a sample at {at} in {series}, which is not one minute before the end of an hour of the \
+         query: it does not keep the times of samples; set honor_timestamps: true for the job of \
+         /metrics/hours"
     )]
     WrongTime {
         /// The time, in Unix milliseconds.
@@ -57,8 +58,8 @@ pub enum ScrapedError {
     },
     /// A value is not a count.
     #[error(
-        "the Prometheus has the value {value:?} in {series}, which is not a whole number below 2^53: it is no sample of a \
-         gateway; look for a rule or an exporter that writes this name"
+        "the Prometheus has the value {value:?} in {series}, which is not a whole number below 2^53: it is no sample \
+         of a gateway; look for a rule or an exporter that writes this name"
     )]
     NotACount {
         /// The value.
@@ -74,8 +75,8 @@ pub enum ScrapedError {
     },
     /// The report is grouped by command, and the samples are not.
     #[error(
-        "the series {series} has no label command, so --by cannot have command: leave it out, or let the Prometheus scrape \
-         /metrics/hours?by=department,subsystem,command"
+        "the series {series} has no label command, so --by cannot have command: leave it out, or let the Prometheus \
+         scrape /metrics/hours?by=department,subsystem,command"
     )]
     NoCommand {
         /// The series.

@@ -232,8 +232,8 @@ mod tests {
             "in the hour 2026-10-05T11:00:00Z the Prometheus has two values: 2 in \
              tallygate_usage_hour_commands{department=\"parking\",gateway=\"a\",subsystem=\"cameras\"}, and 3 in \
              tallygate_usage_hour_commands{department=\"parking\",gateway=\"b\",subsystem=\"cameras\"}; these are two \
-             ledgers, or one of them was edited: choose one, for example with --matcher 'gateway=\"a\"', or add up several \
-             gateways with --sum-by LABEL"
+             ledgers, or one of them was edited: choose one, for example with --matcher 'gateway=\"a\"', or add up \
+             several gateways with --sum-by LABEL"
         );
         // Equal counts of two ledgers: the heads of their chains differ.
         let head = |gateway: &str, part| {
