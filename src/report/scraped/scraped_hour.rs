@@ -83,34 +83,34 @@ impl ScrapedHour {
     }
 
     /// The place of a value.
-    fn place(&mut self, family: &str, labels: &BTreeMap<String, String>) -> Option<Slot<'_>> {
+    fn place(&mut self, family: &str, labels: &BTreeMap<String, String>) -> Option<ValuePlace<'_>> {
         if family == HOUR_SERIES.name {
-            return Some(Slot::Single(&mut self.series));
+            return Some(ValuePlace::Single(&mut self.series));
         }
         if family == HEAD_NUMBER.name {
-            return Some(Slot::Single(&mut self.head_number));
+            return Some(ValuePlace::Single(&mut self.head_number));
         }
         if family == HEAD_PART.name {
             let part = labels.get("part").and_then(|part| part.parse::<usize>().ok())?;
-            return self.head_parts.get_mut(part).map(Slot::Single);
+            return self.head_parts.get_mut(part).map(ValuePlace::Single);
         }
         let of = |name: &str| labels.get(name).filter(|value| !value.is_empty()).cloned();
         let usage = UsageLabels { department: of("department")?, subsystem: of("subsystem"), command: of("command") };
         match family {
-            _ if family == HOUR_COMMANDS.name => Some(Slot::Usage(&mut self.commands, usage)),
-            _ if family == HOUR_UNITS.name => Some(Slot::Usage(&mut self.units, usage)),
+            _ if family == HOUR_COMMANDS.name => Some(ValuePlace::Usage(&mut self.commands, usage)),
+            _ if family == HOUR_UNITS.name => Some(ValuePlace::Usage(&mut self.units, usage)),
             _ => None,
         }
     }
 }
 
 /// Where a value belongs.
-enum Slot<'a> {
+enum ValuePlace<'a> {
     Single(&'a mut Option<KnownValue>),
     Usage(&'a mut BTreeMap<UsageLabels, KnownValue>, UsageLabels),
 }
 
-impl Slot<'_> {
+impl ValuePlace<'_> {
     /// Stores a value, unless there is one. Returns the value that is there.
     fn fill(self, value: KnownValue) -> KnownValue {
         match self {
