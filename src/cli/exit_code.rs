@@ -9,7 +9,9 @@ use crate::cli::trial_authority::AuthorityError;
 use crate::config::ConfigProblems;
 use crate::ledger::LedgerError;
 use crate::ledger::audit::ExportError;
-use crate::report::HourSamplesError;
+use crate::report::{HourSamplesError, ScrapedError};
+
+use super::prometheus::{BadPrometheusOption, PrometheusError};
 
 /// Exit code of a negative result: problems or differences were found.
 pub const NOT_SO: u8 = 1;
@@ -18,7 +20,7 @@ pub const USAGE: u8 = 2;
 /// Exit code of an internal fault, or of a resource that the machine refuses (an address, a thread). A retry may
 /// succeed.
 pub const INTERNAL: u8 = 70;
-/// Exit code of a storage fault: the disk or the ledger on it.
+/// Exit code of a storage fault: the disk, the ledger on it, or a Prometheus that gives no usable answer.
 pub const STORAGE: u8 = 74;
 
 /// A usage error: the command line asks for something impossible.
@@ -67,13 +69,16 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return Some(if matches!(error, AuthorityError::Unwritable { .. }) { STORAGE } else { NOT_SO });
     }
     let is_storage = cause.is::<LedgerError>() || cause.is::<ExportError>() || cause.is::<HourSamplesError>();
-    if is_storage || cause.is::<PrintError>() {
+    if let Some(error) = cause.downcast_ref::<ScrapedError>() {
+        return Some(if error.is_choice() { USAGE } else { STORAGE });
+    }
+    if is_storage || cause.is::<PrometheusError>() || cause.is::<PrintError>() {
         return Some(STORAGE);
     }
     if cause.is::<ConfigProblems>() {
         return Some(NOT_SO);
     }
-    cause.is::<BadUsage>().then_some(USAGE)
+    (cause.is::<BadUsage>() || cause.is::<BadPrometheusOption>()).then_some(USAGE)
 }
 
 #[cfg(test)]

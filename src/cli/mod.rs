@@ -2,7 +2,8 @@
 //!
 //! Guarantees:
 //! - Machine-readable output goes to stdout, messages for people to stderr.
-//! - Exit codes: 0 success, 1 negative result (problems, differences), 2 usage, 70 internal, 74 storage.
+//! - Exit codes: 0 success, 1 negative result (problems, differences), 2 usage, 70 internal, 74 storage or a
+//!   Prometheus that gives no usable answer.
 //! - A reader that closes our stdout early, such as `head`, is not an error.
 
 pub mod adjust;
@@ -20,7 +21,9 @@ mod ledger_paths;
 pub mod migrate;
 mod output;
 pub mod pki;
+mod prometheus;
 pub mod report;
+mod scraped;
 pub mod serve;
 pub mod trial_authority;
 

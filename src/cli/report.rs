@@ -1,10 +1,12 @@
-//! `tallygate report`: reports usage from the files of one or several ledgers, with or without running gateways.
+//! `tallygate report`: reports usage from the files of one or several ledgers, with or without running gateways, or
+//! from the hours that a Prometheus remembers.
 //!
 //! Guarantees:
 //! - One ledger is read after the other, so memory holds the rows of one.
 //! - A report is of all ledgers that were named, or there is none.
 //!
-//! Leaves to `ledger_paths`: finding the ledgers. Leaves to `distinct_ledgers`: which may be added.
+//! Leaves to `ledger_paths`: finding the ledgers. Leaves to `distinct_ledgers`: which may be added. Leaves to
+//! `scraped_usage`: a Prometheus.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,12 +22,13 @@ use crate::ledger::{LedgerError, LedgerFiles};
 use crate::model::{CalendarOffset, Name, Window};
 use crate::report::render::TableTarget;
 use crate::report::{
-    GroupKeys, LedgerPart, LedgerSum, ReportQuery, ReportRange, ReportResolution, UsageReport, listed, render,
-    utc_seconds_text,
+    GroupKeys, LedgerPart, LedgerSum, MeasureColumns, ReportQuery, ReportRange, ReportResolution, UsageReport, listed,
+    render, utc_seconds_text,
 };
 
 use super::check::plural;
 use super::ledger_paths::LedgerPaths;
+use super::scraped::scraped_usage::{self, ScrapedUsageArgs};
 use super::{BadUsage, TableFormat, distinct_ledgers, print_message};
 
 /// Arguments of `tallygate report`.
@@ -46,8 +49,11 @@ enum ReportCommand {
 struct UsageArgs {
     /// The ledger's book (the tally is found beside it), or a quoted pattern such as 'ledgers/*/ledger.db'; several
     /// ledgers, each of another gateway, are added up
-    #[arg(long = "ledger", value_name = "DB", required = true, num_args = 1..)]
+    #[arg(long = "ledger", value_name = "DB", num_args = 1..)]
+    #[arg(required_unless_present = "prometheus", conflicts_with = "prometheus")]
     ledgers: Vec<PathBuf>,
+    #[command(flatten)]
+    scraped: ScrapedUsageArgs,
     /// The first day or month, in the ledger's calendar, or a whole hour such as 2026-10-01T08:00:00+08:00 [default:
     /// the beginning of this month]
     #[arg(long, value_name = "DATE")]
@@ -61,9 +67,15 @@ struct UsageArgs {
     /// Only of this department; may be given several times
     #[arg(long = "department", value_name = "ID", value_parser = Name::parse)]
     departments: Vec<Name>,
-    /// What to group by, of department, namespace, subsystem, command, outcome, blame, month, day, hour
-    #[arg(long, value_name = "KEYS", default_value = "department,subsystem,command,outcome")]
-    by: String,
+    /// What to group by, of department, namespace, subsystem, command, outcome, blame, month, day, hour [default:
+    /// department,subsystem,command,outcome; with --prometheus department,subsystem]
+    #[arg(long, value_name = "KEYS")]
+    by: Option<String>,
+    /// Only these measures, of commands, units, request_bytes, response_bytes, duration_ns, and neither names nor
+    /// corrections: a report that is the same from a ledger and from a Prometheus [default: all; with --prometheus
+    /// commands,units]
+    #[arg(long, value_name = "MEASURES")]
+    measures: Option<String>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: TableFormat,
@@ -77,19 +89,47 @@ pub fn report(args: &ReportArgs, clock: &Clock, out: &mut impl Write) -> anyhow:
 }
 
 fn report_usage(args: &UsageArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let by = GroupKeys::parse(&args.by).map_err(|error| BadUsage(format!("--by: {error}")))?;
+    let by = args.by.as_deref().map(GroupKeys::parse).transpose();
+    let by = by.map_err(|error| BadUsage(format!("--by: {error}")))?;
+    let measures = args.measures.as_deref().map(MeasureColumns::parse).transpose();
+    let measures = measures.map_err(|error| BadUsage(format!("--measures: {error}")))?;
     let renderer = usage_renderer(args.format);
+    if let Some(source) = scraped_usage::prepare(&args.scraped, (by.as_ref(), measures), clock)? {
+        let range = parse_range(args, source.calendar(), clock.window())?;
+        let usage = source.report(range, &args.departments, clock.window())?;
+        out.write_all(renderer(&usage)?.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let LedgerPaths { books, skipped } = LedgerPaths::find(&args.ledgers)?;
     for path in &skipped {
         print_message(&format!("note: {} is not a ledger: left out", path.display()));
     }
     let calendar = distinct_ledgers::check(&books)?;
     let range = parse_range(args, calendar, clock.window())?;
-    let query = ReportQuery { range, group_by: by, departments: args.departments.clone() };
+    let query = ReportQuery { range, group_by: by.unwrap_or_default(), departments: args.departments.clone() };
     let usage = add_up(&books, query, (calendar, clock))?;
     print_notes(&usage);
+    let usage = match measures {
+        Some(measures) => limited(usage, measures),
+        None => usage,
+    };
     out.write_all(renderer(&usage)?.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The report with these measures only. What a report of measures does not show is printed on stderr.
+fn limited(usage: UsageReport, measures: MeasureColumns) -> UsageReport {
+    if !usage.adjustments.is_empty() {
+        let corrections = plural(usage.adjustments.len(), "correction");
+        print_message(&format!("note: {corrections} in this range: not shown with --measures"));
+    }
+    let Some(completeness) = usage.coverage.as_ref().map(|coverage| coverage.completeness.clone()) else {
+        return usage;
+    };
+    if !completeness.open_because.is_empty() {
+        print_message(&format!("note: open: {}", completeness.open_because.join("; ")));
+    }
+    usage.limited_to(measures, completeness.state)
 }
 
 /// Prints on stderr what the report leaves out, in every format of the report.

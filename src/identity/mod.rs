@@ -30,6 +30,7 @@ pub(crate) use certificate::certificate_summary::is_hidden;
 pub use certificate::client_identities::{BadCertificate, identities_of_der};
 pub(crate) use certificate::expiry::asn1_timestamp;
 pub use certificate::expiry::{EXPIRY_WARNING_DAYS, ExpiringItem, expiry_warnings, next_expiry};
+pub(crate) use certificate::forwarded_certificate::base64_text;
 pub use certificate::forwarded_certificate::{CertificateForwarding, ForwardedCertificate, ShownCertificate};
 pub use certificate::subject_pattern::SubjectPattern;
 pub use certificate::unaccepted_certificate::UnacceptedCertificate;

@@ -27,17 +27,17 @@ use super::sample_text::{CommonLabels, GaugeFamily, SampleFormat, SampleWriter};
 const SECONDS_BEFORE_END: i64 = 60;
 
 /// The commands of an hour.
-const HOUR_COMMANDS: GaugeFamily = GaugeFamily {
+pub(crate) const HOUR_COMMANDS: GaugeFamily = GaugeFamily {
     name: "tallygate_usage_hour_commands",
     help: "Commands of one sealed hour, as in report usage by hour. Add hours with sum_over_time.",
 };
 /// The units of an hour.
-const HOUR_UNITS: GaugeFamily = GaugeFamily {
+pub(crate) const HOUR_UNITS: GaugeFamily = GaugeFamily {
     name: "tallygate_usage_hour_units",
     help: "Units of the commands of one sealed hour. Add hours with sum_over_time.",
 };
 /// The number of samples of an hour.
-const HOUR_SERIES: GaugeFamily = GaugeFamily {
+pub(crate) const HOUR_SERIES: GaugeFamily = GaugeFamily {
     name: "tallygate_usage_hour_series",
     help: "Number of samples of tallygate_usage_hour_commands of this hour.",
 };
@@ -47,12 +47,12 @@ const ADJUSTMENT_UNITS: GaugeFamily = GaugeFamily {
     help: "Units of all corrections of this period that had been made by the end of the hour. Not part of usage.",
 };
 /// The number of the head of the hash chain.
-const HEAD_NUMBER: GaugeFamily = GaugeFamily {
+pub(crate) const HEAD_NUMBER: GaugeFamily = GaugeFamily {
     name: "tallygate_ledger_head_number",
     help: "Number of the seal that was the head of the hash chain when the hour was sealed.",
 };
 /// The hash of the head of the hash chain.
-const HEAD_PART: GaugeFamily = GaugeFamily {
+pub(crate) const HEAD_PART: GaugeFamily = GaugeFamily {
     name: "tallygate_ledger_head_part",
     help: "Hash of that seal as five numbers: parts 0 to 3 are 13 hexadecimal digits each, part 4 the last 12.",
 };
@@ -63,7 +63,7 @@ const FAMILIES: [&GaugeFamily; 6] =
     [&ADJUSTMENT_UNITS, &HEAD_NUMBER, &HEAD_PART, &HOUR_COMMANDS, &HOUR_SERIES, &HOUR_UNITS];
 
 /// The hexadecimal digits of a hash in one part: 52 bits, which a float of 64 bits holds exactly.
-const HEAD_PART_DIGITS: usize = 13;
+pub(crate) const HEAD_PART_DIGITS: usize = 13;
 /// The values of the label `part`.
 const HEAD_PARTS: [&str; 5] = ["0", "1", "2", "3", "4"];
 
@@ -129,7 +129,7 @@ pub fn write_empty_hours(why: &str, (format, out): (SampleFormat, &mut impl Writ
 }
 
 /// Returns the time of the samples of an hour, in Unix seconds.
-fn sample_time(window: Window) -> i64 {
+pub(crate) fn sample_time(window: Window) -> i64 {
     window.next().start_unix_seconds() - SECONDS_BEFORE_END
 }
 

@@ -109,6 +109,7 @@ impl LedgerSum {
             partial_adjustments: self.partial_adjustments,
             names: self.names.into_iter().map(|(department, name)| (department, name.name)).collect(),
             coverage: Some(ReportCoverage { made_at, completeness }),
+            chosen: None,
             ledgers: self.ledgers,
         }
     }

@@ -12,16 +12,23 @@
 mod grouping;
 mod hour_samples;
 mod ledger_sum;
+mod measure_columns;
 pub mod render;
 mod report_query;
 mod report_range;
 mod sample_text;
+mod scraped;
 mod usage_report;
 
 pub use self::grouping::{BadGroupKey, GroupKey, GroupKeys, ReportResolution};
 pub use hour_samples::{BadHourGrouping, HourSamplesError, parse_hour_grouping, write_empty_hours, write_hour_samples};
 pub use ledger_sum::{LedgerPart, LedgerSum, listed};
+pub use measure_columns::{BadMeasure, ChosenMeasures, MeasureColumns};
 pub use report_query::{LedgerFacts, ReportCoverage, ReportQuery, utc_seconds_text};
 pub use report_range::{BadReportRange, ReportRange};
 pub use sample_text::{BadCommonLabel, CommonLabels, SampleFormat};
+pub use scraped::{
+    ScrapedError, ScrapedHour, ScrapedHours, ScrapedReport, ScrapedSample, ScrapedSeries, ScrapedSum, ScrapedUsage,
+    UsageLabels, window_ranges_text,
+};
 pub use usage_report::{ReportAdjustment, ReportLedger, ReportRow, SumOverflow, UsageReport};

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::ledger::audit::LedgerCoverage;
+use crate::ledger::audit::{LedgerCoverage, PeriodState};
 use crate::ledger::{Adjustment, AdjustmentRow, Measures, UsageRow};
 use crate::model::{CalendarOffset, Month, Window};
 
 use super::ReportRange;
 use super::grouping::{GroupKey, GroupKeys, namespace_of};
+use super::measure_columns::{ChosenMeasures, MeasureColumns};
 use super::report_query::{LedgerFacts, ReportCoverage, ReportQuery};
 
 /// Length of the month prefix of a correction's period. The period of a day starts with its month as well.
@@ -68,9 +69,14 @@ impl GroupSums {
     /// Adds a row to its group and to the total.
     pub(crate) fn add(&mut self, row: &UsageRow, calendar: CalendarOffset, by: &GroupKeys) -> Result<(), SumOverflow> {
         let keys = by.keys().iter().map(|key| key.value_of(row, calendar)).collect();
+        self.add_to_group(keys, &row.totals)
+    }
+
+    /// Adds measures to the group with these values of its keys, and to the total.
+    pub(crate) fn add_to_group(&mut self, keys: Vec<String>, totals: &Measures) -> Result<(), SumOverflow> {
         let sum = self.groups.entry(keys).or_default();
-        *sum = sum.checked_add(&row.totals).ok_or(SumOverflow)?;
-        self.total = self.total.checked_add(&row.totals).ok_or(SumOverflow)?;
+        *sum = sum.checked_add(totals).ok_or(SumOverflow)?;
+        self.total = self.total.checked_add(totals).ok_or(SumOverflow)?;
         Ok(())
     }
 
@@ -99,8 +105,11 @@ pub struct UsageReport {
     pub partial_adjustments: usize,
     /// The display names of departments, by id. An id without a name is shown as it is.
     pub names: BTreeMap<String, String>,
-    /// The coverage of the period according to the ledger; `None` if the rows are not from a ledger.
+    /// The coverage of the period according to the ledger; `None` if the rows are not from a ledger, or if only chosen
+    /// measures are shown.
     pub coverage: Option<ReportCoverage>,
+    /// The choice of a report that shows chosen measures only; `None` if it shows all that is known.
+    pub chosen: Option<ChosenMeasures>,
     /// The ledgers that were added up, in their order, each with its coverage. Empty for the gateway's own ledger.
     pub ledgers: Vec<ReportLedger>,
 }
@@ -126,8 +135,27 @@ impl UsageReport {
             partial_adjustments: 0,
             names: BTreeMap::new(),
             coverage: None,
+            chosen: None,
             ledgers: Vec::new(),
         })
+    }
+
+    /// The same report with chosen measures only, and nothing that only a ledger knows.
+    pub fn limited_to(self, columns: MeasureColumns, state: PeriodState) -> Self {
+        Self {
+            adjustments: Vec::new(),
+            partial_adjustments: 0,
+            names: BTreeMap::new(),
+            coverage: None,
+            chosen: Some(ChosenMeasures { columns, state }),
+            ledgers: Vec::new(),
+            ..self
+        }
+    }
+
+    /// The measures that are shown.
+    pub(crate) fn shown_measures(&self) -> MeasureColumns {
+        self.chosen.map_or(MeasureColumns::ALL, |chosen| chosen.columns)
     }
 
     /// Builds the report of a query from the ledger data of its range.
@@ -190,7 +218,7 @@ impl UsageReport {
 
     /// The names of all columns: keys, then numbers.
     pub fn columns(&self) -> impl Iterator<Item = &'static str> {
-        self.group_by.keys().iter().map(|key| key.name()).chain(Measures::<u64>::NAMES)
+        self.group_by.keys().iter().map(|key| key.name()).chain(self.shown_measures().names())
     }
 }
 
@@ -220,7 +248,7 @@ impl AdjustmentPlace {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::ledger::audit::{CoverageGap, LostCounts, PeriodCompleteness, PeriodState};
+    use crate::ledger::audit::{CoverageGap, LostCounts, PeriodCompleteness};
     use crate::model::{Finished, Name, Outcome, Refused};
     use crate::report::BadGroupKey;
     use crate::report::ReportResolution;

@@ -1,6 +1,6 @@
 //! Operations: command line, admin listener (`/metrics`, readiness), config reload, live listeners, graceful shutdown
-//! (drain, GOAWAY), logging, access log, the manual, alerts, migration, exact hours in Prometheus, and third-party tools
-//! (nginx, Prometheus, curl, openssl, sqlite3).
+//! (drain, GOAWAY), logging, access log, the manual, alerts, migration, exact hours in Prometheus and reports from them,
+//! and third-party tools (nginx, Prometheus, curl, openssl, sqlite3).
 
 mod access_log;
 mod admin_listener;
@@ -13,5 +13,6 @@ mod live_listeners;
 mod logging;
 mod manual;
 mod migrate;
+mod scraped_usage;
 mod sealed_hours;
 pub(crate) mod third_party_tools;

@@ -29,11 +29,11 @@ async fn values(address: SocketAddr, (query, label): (&str, &str), at: i64) -> O
     samples.map(|sample| Some((labelled(sample), value_of(sample)?))).collect()
 }
 
-fn name(text: &str) -> Name {
+pub(super) fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
 }
 
-fn seconds(text: &str) -> i64 {
+pub(super) fn seconds(text: &str) -> i64 {
     text.parse::<jiff::Timestamp>().unwrap().as_second()
 }
 
@@ -162,15 +162,15 @@ fn check_metrics(page: &str) {
 }
 
 /// A ledger that the test keeps itself, on a clock that it moves.
-struct History {
-    folder: tempfile::TempDir,
+pub(super) struct History {
+    pub(super) folder: tempfile::TempDir,
     clock: Clock,
     ledger: Ledger,
     meter: Meter,
 }
 
 impl History {
-    async fn open(start: &str, compact_after: Option<Duration>) -> Self {
+    pub(super) async fn open(start: &str, compact_after: Option<Duration>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::manual(start.parse().unwrap());
         let settings = LedgerSettings {
@@ -190,11 +190,11 @@ impl History {
         history
     }
 
-    fn book(&self) -> PathBuf {
+    pub(super) fn book(&self) -> PathBuf {
         self.folder.path().join("ledger.db")
     }
 
-    fn count(&self, department: u32, subsystem: u32, times: u32) {
+    pub(super) fn count(&self, department: u32, subsystem: u32, times: u32) {
         let id = name(&format!("department-{department}"));
         let who = Department { number: department, id, name: String::new() };
         let subsystem_id = name(&format!("subsystem-{subsystem}"));
@@ -212,7 +212,7 @@ impl History {
         self.meter.tick();
     }
 
-    async fn pass_to(&self, moment: i64) {
+    pub(super) async fn pass_to(&self, moment: i64) {
         let seconds = u64::try_from(moment - self.clock.unix_seconds()).unwrap();
         self.clock.advance(Duration::from_secs(seconds));
         for _ in 0..3 {
@@ -220,7 +220,7 @@ impl History {
         }
     }
 
-    async fn export(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub(super) async fn export(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tallygate"));
         command.args(["ledger", "export", "--ledger"]).arg(self.book()).args(arguments);
         let ended = run(command).await;
@@ -249,7 +249,7 @@ fn month_starts() -> Vec<Window> {
 }
 
 /// Starts a Prometheus on blocks, without anything to scrape.
-fn prometheus_on(blocks: &Path, address: SocketAddr) -> Process {
+pub(super) fn prometheus_on(blocks: &Path, address: SocketAddr) -> Process {
     let config = blocks.with_extension("yml");
     std::fs::write(&config, "global: {}\n").unwrap();
     let mut command = tool("prometheus");

@@ -6,11 +6,12 @@
 //!   are in `adjustment_units`, where usage lines have 0.
 //! - The last columns describe one ledger. Of several ledgers each has a separate line at the very end, with 0 in all
 //!   number columns.
+//! - A report of chosen measures has the keys, these measures, and [`CHOSEN_COLUMNS`].
 //! - So each column sums up to the total that its name states, and `net_units` sums up to the net units.
 
 use crate::ledger::Measures;
 use crate::ledger::audit::LedgerCoverage;
-use crate::report::{ReportAdjustment, ReportLedger, ReportRow, UsageReport};
+use crate::report::{ChosenMeasures, ReportAdjustment, ReportLedger, ReportRow, UsageReport};
 
 /// The columns of a correction, after the keys and numbers.
 const ADJUSTMENT_COLUMNS: [&str; 6] =
@@ -20,8 +21,14 @@ const COVERAGE_COLUMNS: [&str; 7] = ["department_name", "from", "to", "calendar"
 /// The last columns: the ledger of the line, and how far it reaches. Empty for the sum of several ledgers.
 const LEDGER_COLUMNS: [&str; 5] = ["ledger", "ledger_id", "ledger_begins", "ledger_complete_to", "ledger_gaps"];
 
+/// The columns after the measures of a report of chosen measures.
+const CHOSEN_COLUMNS: [&str; 4] = ["from", "to", "calendar", "state"];
+
 /// Renders the rows as CSV.
 pub fn render_csv(usage: &UsageReport) -> Result<String, csv::Error> {
+    if let Some(chosen) = &usage.chosen {
+        return render_chosen(usage, chosen);
+    }
     let mut writer = csv::Writer::from_writer(Vec::new());
     let columns = usage.columns().chain(ADJUSTMENT_COLUMNS).chain(COVERAGE_COLUMNS).chain(LEDGER_COLUMNS);
     writer.write_record(columns)?;
@@ -34,8 +41,25 @@ pub fn render_csv(usage: &UsageReport) -> Result<String, csv::Error> {
     for ledger in usage.ledgers.iter().filter(|_| usage.ledgers.len() > 1) {
         writer.write_record(ledger_line(usage, ledger))?;
     }
+    written_text(writer)
+}
+
+fn written_text(writer: csv::Writer<Vec<u8>>) -> Result<String, csv::Error> {
     let bytes = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn render_chosen(usage: &UsageReport, chosen: &ChosenMeasures) -> Result<String, csv::Error> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(usage.columns().chain(CHOSEN_COLUMNS))?;
+    let (from, to) = (usage.range.from.to_string(), usage.range.to.to_string());
+    let coverage = [from, to, format!("UTC{}", usage.calendar), chosen.state.name().to_owned()];
+    for row in &usage.rows {
+        let keys = row.keys.iter().map(|key| safe_cell(key));
+        let numbers = chosen.columns.select(row.totals.as_array()).map(|number| number.to_string());
+        writer.write_record(keys.chain(numbers).chain(coverage.clone()))?;
+    }
+    written_text(writer)
 }
 
 fn usage_line(usage: &UsageReport, row: &ReportRow) -> Vec<String> {

@@ -8,7 +8,8 @@ use crate::ledger::Measures;
 use crate::report::{GroupKey, ReportRow, UsageReport};
 
 /// Renders one object:
-/// - `from`, `to`, `calendar`, `by`, `rows`, `total`, `adjustments`, `net_units`;
+/// - `from`, `to`, `calendar`, `by`, `rows`, `total`;
+/// - of chosen measures `state`, otherwise `adjustments` and `net_units`;
 /// - for a ledger also `made_at` and `completeness`: gateway, state, the reason why the period is open, lost counts,
 ///   first and last usage;
 /// - for ledgers of the command line also `ledgers`: path, identity, reach, gaps and completeness of each.
@@ -20,7 +21,7 @@ pub fn render_json(usage: &UsageReport) -> Result<String, serde_json::Error> {
 
 struct JsonReport<'a>(&'a UsageReport);
 struct JsonRow<'a>(&'a UsageReport, &'a ReportRow);
-struct JsonMeasures<'a>(&'a Measures);
+struct JsonMeasures<'a>(&'a UsageReport, &'a Measures);
 
 impl Serialize for JsonReport<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -33,9 +34,14 @@ impl Serialize for JsonReport<'_> {
         map.serialize_entry("calendar", &usage.calendar.to_string())?;
         map.serialize_entry("by", &by)?;
         map.serialize_entry("rows", &rows)?;
-        map.serialize_entry("total", &JsonMeasures(&usage.total))?;
-        map.serialize_entry("adjustments", &usage.adjustments)?;
-        map.serialize_entry("net_units", &usage.net_units())?;
+        map.serialize_entry("total", &JsonMeasures(usage, &usage.total))?;
+        match usage.chosen {
+            Some(chosen) => map.serialize_entry("state", chosen.state.name())?,
+            None => {
+                map.serialize_entry("adjustments", &usage.adjustments)?;
+                map.serialize_entry("net_units", &usage.net_units())?;
+            }
+        }
         if let Some(coverage) = &usage.coverage {
             map.serialize_entry("made_at", &coverage.made_at)?;
             map.serialize_entry("completeness", &coverage.completeness)?;
@@ -57,7 +63,8 @@ impl Serialize for JsonRow<'_> {
                 map.serialize_entry("department_name", usage.department_name(value))?;
             }
         }
-        for (name, number) in Measures::<u64>::NAMES.iter().zip(row.totals.as_array()) {
+        let shown = usage.shown_measures();
+        for (name, number) in shown.names().zip(shown.select(row.totals.as_array())) {
             map.serialize_entry(name, &number)?;
         }
         map.end()
@@ -66,7 +73,9 @@ impl Serialize for JsonRow<'_> {
 
 impl Serialize for JsonMeasures<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(Measures::<u64>::NAMES.iter().zip(self.0.as_array()))
+        let Self(usage, totals) = self;
+        let shown = usage.shown_measures();
+        serializer.collect_map(shown.names().zip(shown.select(totals.as_array())))
     }
 }
 

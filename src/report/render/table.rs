@@ -44,7 +44,7 @@ pub fn render_table(usage: &UsageReport, look: TableTarget) -> String {
 
 /// The heading: the coverage of the report, and whether the usage can still change.
 fn report_heading(usage: &UsageReport) -> String {
-    let Some(coverage) = &usage.coverage else { return String::new() };
+    let Some(coverage) = &usage.coverage else { return chosen_heading(usage) };
     let completeness = &coverage.completeness;
     let mut text = String::new();
     let mut line = |label: &str, value: &str| {
@@ -71,6 +71,12 @@ fn report_heading(usage: &UsageReport) -> String {
     line("made at", &coverage.made_at);
     text.push('\n');
     text
+}
+
+/// The heading of a report of chosen measures: what a ledger and a Prometheus know.
+fn chosen_heading(usage: &UsageReport) -> String {
+    let Some(chosen) = &usage.chosen else { return String::new() };
+    format!("{:<9} {}\n{:<9} {}\n\n", "period", period_text(usage), "state", chosen.state.name())
 }
 
 /// Passes the losses and gaps of a ledger to `line`: its label and its text.
@@ -144,14 +150,17 @@ fn empty_report(usage: &UsageReport) -> String {
 
 fn usage_lines(usage: &UsageReport, look: TableTarget) -> String {
     let named = usage.group_by.keys().contains(&GroupKey::Department) && !usage.names.is_empty();
-    let mut table = FittedTable::new(headings(usage, named).into_iter().chain(NUMBER_COLUMNS));
+    let shown = usage.shown_measures();
+    let mut table = FittedTable::new(headings(usage, named).into_iter().chain(shown.select(NUMBER_COLUMNS)));
     for row in &usage.rows {
         let name = usage.department_of(&row.keys).filter(|_| named).map(|id| usage.department_name(id).to_owned());
-        table.add_row(with_name(usage, row.keys.clone(), name).into_iter().chain(number_cells(&row.totals)));
+        table.add_row(
+            with_name(usage, row.keys.clone(), name).into_iter().chain(shown.select(number_cells(&row.totals))),
+        );
     }
     let labels = usage.group_by.keys().iter().enumerate().map(|(at, _)| if at == 0 { "total" } else { "" }.to_owned());
     let name = named.then(String::new);
-    table.add_row(with_name(usage, labels.collect(), name).into_iter().chain(number_cells(&usage.total)));
+    table.add_row(with_name(usage, labels.collect(), name).into_iter().chain(shown.select(number_cells(&usage.total))));
     table.render(look)
 }
 
