@@ -141,7 +141,7 @@ async fn prometheus_without_a_usable_answer_fails_the_report() {
             "samples of hours have commands and units only",
         ),
         (&["--prometheus", away.as_str(), "--calendar", "+05:30"], 2, "--calendar: \"+05:30\" is not an offset"),
-        (&["--ledger", "x.db", "--matcher", "a=\"b\""], 2, "--prometheus"),
+        (&["--ledger", "x.db", "--matcher", "a=\"b\""], 2, "cannot be used with"),
         (&[], 2, "--ledger"),
     ] {
         let (ended, out, err) = report(arguments).await;

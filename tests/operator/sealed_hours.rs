@@ -196,9 +196,10 @@ impl History {
 
     pub(super) fn count(&self, department: u32, subsystem: u32, times: u32) {
         let id = name(&format!("department-{department}"));
-        let who = Department { number: department, id, name: String::new() };
+        // The number 0 belongs to what is not known.
+        let who = Department { number: department + 1, id, name: String::new() };
         let subsystem_id = name(&format!("subsystem-{subsystem}"));
-        let what = CommandKey { number: subsystem, subsystem: subsystem_id, command: name("read") };
+        let what = CommandKey { number: subsystem + 1, subsystem: subsystem_id, command: name("read") };
         for _ in 0..times {
             self.meter.received();
             self.meter.open(&who, &what, department.into(), self.clock.window()).unwrap().settle(Finished::Ok);

@@ -18,7 +18,7 @@ use self::rules::FolderOrder;
 use self::tree::Tree;
 
 /// Imports go down these lists, never up. ARCHITECTURE.md shows the same orders.
-const ORDERS: [FolderOrder; 9] = [
+const ORDERS: [FolderOrder; 11] = [
     FolderOrder {
         folder: "",
         floors: &[
@@ -86,6 +86,8 @@ const ORDERS: [FolderOrder; 9] = [
         sideways: &[],
     },
     FolderOrder { folder: "kube/translate", floors: &["routes ingresses", "nginx"], sideways: &[] },
+    FolderOrder { folder: "report", floors: &["render scraped"], sideways: &[] },
+    FolderOrder { folder: "cli", floors: &["scraped", "prometheus trial_authority"], sideways: &[] },
     FolderOrder { folder: "config", floors: &["loading", "compile", "settings", "parse", "document"], sideways: &[] },
 ];
 

@@ -31,10 +31,16 @@ pub(in crate::cli) struct ScrapedUsageArgs {
     prometheus: PrometheusArgs,
     /// With --prometheus: the offset of the calendar of days and months, calendar.offset of the gateway [default:
     /// +08:00]
-    #[arg(long, value_name = "OFFSET", requires = "prometheus", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "OFFSET",
+        requires = "prometheus",
+        conflicts_with = "ledgers",
+        allow_hyphen_values = true
+    )]
     calendar: Option<String>,
     /// With --prometheus: the label that tells gateways apart, such as instance, whose usage is added up
-    #[arg(long, value_name = "LABEL", requires = "prometheus")]
+    #[arg(long, value_name = "LABEL", requires = "prometheus", conflicts_with = "ledgers")]
     sum_by: Option<String>,
 }
 
