@@ -338,7 +338,10 @@ async fn every_ejection_and_return_of_a_server_is_logged_once() {
         assert_eq!(client.get("/cameras/do/status-503").await.status, 503);
     }
     let out = |log: &str| log.lines().filter(|line| line.contains("a server is out of rotation")).count();
-    let log = world.log_of_process();
+    let log = until("the ejection is in the log", async || {
+        Some(world.log_of_process()).filter(|log| out(log) > 0) // a thread of its own writes the log
+    })
+    .await;
     assert_eq!(out(&log), 1, "the server was restored although it still fails: {log}");
     let line = log.lines().find(|line| line.contains("out of rotation")).unwrap().to_owned();
     let address = world.server("cameras").address.to_string();
