@@ -111,7 +111,7 @@ impl AccessLog {
         has_file
     }
 
-    /// Writes the lines that wait, and ends the writer. Blocks until then, at most for [`CLOSE_TIMEOUT`].
+    /// Writes the lines that wait, and ends the writer. Blocks until then, at most for 3 s.
     pub fn close(&self) {
         self.settings.store(None);
         if !std::mem::take(&mut *self.lock_writer()) {
