@@ -30,7 +30,7 @@ use crate::report::{
 use crate::telemetry::{LimitHit, Telemetry};
 
 use super::accept_header::preferred_format;
-use super::query_text::percent_decoded;
+use super::query_text::{read_parameters, store_once};
 use super::response::{
     AdminResponse, METRICS_TYPE, OPENMETRICS_TYPE, problem_response, respond, respond_with, unavailable,
 };
@@ -106,19 +106,9 @@ pub(crate) async fn hours_response(state: &AdminState, request: &Parts) -> Admin
 impl HoursQuery {
     fn parse(text: &str) -> Result<Self, String> {
         let (mut by, mut back) = (None, None);
-        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let place = match name {
-                "by" => &mut by,
-                "back" => &mut back,
-                _ => return Err(format!("unknown parameter {name:?}; known parameters: by and back")),
-            };
-            let value =
-                percent_decoded(value).ok_or_else(|| format!("the value of {name} is not percent-encoded text"))?;
-            if place.replace(value).is_some() {
-                return Err(format!("{name} is repeated; write it once"));
-            }
-        }
+        read_parameters(text, &["by", "back"], |name, value| {
+            store_once(if name == "by" { &mut by } else { &mut back }, name, value)
+        })?;
         let grouping = by.map_or(Ok(HourGrouping::default()), |by| parse_hour_grouping(&by));
         let grouping = grouping.map_err(|error| format!("by: {error}"))?;
         Ok(Self { grouping, back: back.map(|back| parse_back(&back)).transpose()? })

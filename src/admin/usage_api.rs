@@ -14,7 +14,7 @@ use crate::report::{
     utc_seconds_text,
 };
 
-use super::query_text::percent_decoded;
+use super::query_text::{read_parameters, store_once};
 use super::response::{AdminResponse, JSON_TYPE, problem_response, respond, unavailable};
 use super::state::AdminState;
 
@@ -58,26 +58,16 @@ async fn query_usage(
 /// Parses a query string.
 fn parse_query(text: &str, calendar: CalendarOffset, now: Window) -> Result<ReportQuery, String> {
     let (mut from, mut to, mut by, mut period, mut departments) = (None, None, None, None, Vec::new());
-    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let place = match name {
-            "from" => &mut from,
-            "to" => &mut to,
-            "by" => &mut by,
-            "period" => &mut period,
-            "department" => &mut None,
-            _ => {
-                let known = "from, to, period, by and department";
-                return Err(format!("unknown parameter {name:?}; known parameters: {known}"));
-            }
-        };
-        let value = percent_decoded(value).ok_or_else(|| format!("the value of {name} is not percent-encoded text"))?;
-        if name == "department" {
+    read_parameters(text, &["from", "to", "period", "by", "department"], |name, value| match name {
+        "from" => store_once(&mut from, name, value),
+        "to" => store_once(&mut to, name, value),
+        "period" => store_once(&mut period, name, value),
+        "by" => store_once(&mut by, name, value),
+        _ => {
             departments.push(Name::parse(&value).map_err(|error| format!("department: {error}"))?);
-        } else if place.replace(value).is_some() {
-            return Err(format!("{name} is repeated; write it once"));
+            Ok(())
         }
-    }
+    })?;
     if departments.len() > DEPARTMENTS_MAX {
         return Err(format!("there are more than {DEPARTMENTS_MAX} departments; leave out department to get all"));
     }

@@ -1,5 +1,5 @@
 //! `tallygate report`: reports usage from the files of one or several ledgers, with or without running gateways, or
-//! from the hours that a Prometheus remembers.
+//! from the hours that a Prometheus has.
 //!
 //! Guarantees:
 //! - One ledger is read after the other, so memory holds the rows of one.

@@ -10,8 +10,8 @@
 //! - [`HOUR_SERIES`] is the number of samples of [`HOUR_COMMANDS`] of the hour, so a server can prove that it has all.
 //! - Families are not interleaved. Within a family hours are in their order, and within an hour samples are in the
 //!   order of their labels.
-//! - Memory does not grow with the number of samples: each hour is read when it is written, once for each family of
-//!   usage.
+//! - Memory does not grow with the number of series: the usage of each hour is read when it is written, once for each
+//!   family. Of each hour the head of the chain and the number of samples are kept.
 //!
 //! Leaves to `cli` and `admin`: which hours are written, and where.
 
@@ -65,7 +65,7 @@ const FAMILIES: [&GaugeFamily; 6] =
 /// The hexadecimal digits of a hash in one part: 52 bits, which a float of 64 bits holds exactly.
 pub(crate) const HEAD_PART_DIGITS: usize = 13;
 /// The values of the label `part`.
-const HEAD_PARTS: [&str; 5] = ["0", "1", "2", "3", "4"];
+pub(crate) const HEAD_PARTS: [&str; 5] = ["0", "1", "2", "3", "4"];
 
 /// The reason why a page is not complete.
 #[derive(Debug, thiserror::Error)]
@@ -107,14 +107,15 @@ pub fn write_hour_samples(
             page.0.write_sample(&ADJUSTMENT_UNITS, &labels, (one.units, sample_time(window)))?;
         }
     }
+    let heads = windows.clone().map(|window| Ok((Window(window), hours.head(Window(window))?)));
+    let heads = heads.collect::<Result<Vec<_>, LedgerError>>()?;
     page.0.begin_family(&HEAD_NUMBER, None)?;
-    for window in windows.clone().map(Window) {
-        let sample = (hours.head(window)?.number, sample_time(window));
-        page.0.write_sample(&HEAD_NUMBER, &[], sample)?;
+    for (window, head) in &heads {
+        page.0.write_sample(&HEAD_NUMBER, &[], (head.number, sample_time(*window)))?;
     }
     page.0.begin_family(&HEAD_PART, None)?;
-    for window in windows.clone().map(Window) {
-        page.write_head_parts(&hours.head(window)?, window)?;
+    for (window, head) in &heads {
+        page.write_head_parts(head, *window)?;
     }
     page.write_usage(hours, windows)?;
     hours.confirm_unchanged()?;

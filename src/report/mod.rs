@@ -29,6 +29,6 @@ pub use report_range::{BadReportRange, ReportRange};
 pub use sample_text::{BadCommonLabel, CommonLabels, SampleFormat};
 pub use scraped::{
     ScrapedError, ScrapedHour, ScrapedHours, ScrapedReport, ScrapedSample, ScrapedSeries, ScrapedSum, ScrapedUsage,
-    UsageLabels, window_ranges_text,
+    UsageLabels, hour_families_matcher, window_ranges_text,
 };
 pub use usage_report::{ReportAdjustment, ReportLedger, ReportRow, SumOverflow, UsageReport};

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use tallygate::model::{Blame, Outcome};
+
 use crate::world::{stderr, stdout, tool};
 
 fn read(path: &str) -> String {
@@ -75,6 +77,25 @@ fn rules_name_only_metrics_of_the_program() {
         let family = name.strip_suffix("_bucket").or(name.strip_suffix("_count")).unwrap_or(name);
         assert!(manual.contains(&format!("`{family}`")), "docs/metrics.md has no {family}");
     }
+}
+
+/// An outcome that is new belongs to the ratio of its blame.
+#[test]
+fn ratios_have_the_outcomes_of_their_blame() {
+    let rules = read("deploy/prometheus/rules.yml");
+    let listed = |record: &str| -> BTreeSet<BTreeSet<String>> {
+        let begin = format!("- record: {record}:");
+        let after = rules.split(begin.as_str()).skip(1);
+        let lists = after.map(|rule| rule.split("outcome=~\"").nth(1).unwrap().split('"').next().unwrap());
+        lists.map(|list| list.split('|').map(str::to_owned).collect()).collect()
+    };
+    let with = |is_so: &dyn Fn(Outcome) -> bool| -> BTreeSet<BTreeSet<String>> {
+        [Outcome::all().filter(|one| is_so(*one)).map(|one| one.name().to_owned()).collect()].into()
+    };
+    let is_error = |one: Outcome| matches!(one.blame(), Blame::Upstream | Blame::Us);
+    let is_refusal = |one: Outcome| matches!(one, Outcome::Refused(_)) && one.blame() == Blame::Caller;
+    assert_eq!(listed("subsystem:tallygate_error_ratio"), with(&is_error));
+    assert_eq!(listed("department:tallygate_refusals"), with(&is_refusal));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Guarantees:
 //! - Every wait and every answer is bounded.
-//! - An answer is used whole or not at all. What is wrong with it is said with what was asked.
+//! - An answer is used whole or not at all. An error names the query.
 //!
 //! Leaves to `report`: what the samples mean.
 
@@ -20,16 +20,14 @@ use clap::Args;
 
 use crate::clock::Clock;
 use crate::model::Window;
+use crate::report::hour_families_matcher;
 
 pub(super) use self::prometheus_client::PrometheusClient;
 pub(super) use self::prometheus_error::{BadPrometheusOption, PrometheusError};
 pub(super) use self::query_answer::QueryAnswer;
 
-/// The most hours of one query: at 24 samples of each series, the answer of 3,000 series has about 4 MB.
+/// The most hours of one query, which bounds its answer: 24 samples of each series.
 const QUERY_HOURS_MAX: u32 = 24;
-
-/// The families of an hour. `tallygate_ledger_head` tells ledgers apart that have equal counts.
-const FAMILIES: &str = "tallygate_usage_hour_(commands|units|series)|tallygate_ledger_head_(number|part)";
 
 /// The options of a Prometheus.
 #[derive(Debug, Args)]
@@ -67,7 +65,7 @@ impl PrometheusHours {
     /// it makes no difference whether the edges of a range belong to it.
     pub(super) fn series(&self, range: &Range<Window>) -> Result<QueryAnswer, PrometheusError> {
         let hours = range.end.0 - range.start.0;
-        let query = format!("{{__name__=~\"{FAMILIES}\"{}}}[{hours}h]", self.matchers);
+        let query = format!("{{{}{}}}[{hours}h]", hour_families_matcher(), self.matchers);
         self.client.query(&query, range.end.start_unix_seconds())
     }
 }

@@ -1,3 +1,3 @@
-//! Commands that compare a ledger with the hours that a Prometheus remembers.
+//! Commands that read hours from a Prometheus.
 
 pub(super) mod scraped_usage;

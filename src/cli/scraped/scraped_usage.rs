@@ -1,4 +1,4 @@
-//! `tallygate report usage --prometheus`: the report of a ledger, from the hours that a Prometheus remembers.
+//! `tallygate report usage --prometheus`: the report of a ledger, from the hours that a Prometheus has.
 //!
 //! Guarantees:
 //! - With all hours, the report is the same, byte for byte, as that of the ledger with `--measures`.

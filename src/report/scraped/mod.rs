@@ -1,4 +1,4 @@
-//! Sealed hours as a Prometheus remembers them: the samples of `/metrics/hours`, checked and put together again.
+//! Sealed hours as a Prometheus has them: the samples of `/metrics/hours`, checked and put together again.
 //!
 //! Guarantees:
 //! - A number is the count of a sample, or there is an error: nothing is rounded or guessed.
@@ -14,6 +14,6 @@ mod scraped_series;
 mod scraped_sum;
 
 pub use self::scraped_error::ScrapedError;
-pub use self::scraped_hour::{ScrapedHour, ScrapedHours, ScrapedUsage, UsageLabels};
+pub use self::scraped_hour::{ScrapedHour, ScrapedHours, ScrapedUsage, UsageLabels, hour_families_matcher};
 pub use self::scraped_series::{ScrapedSample, ScrapedSeries};
 pub use self::scraped_sum::{ScrapedReport, ScrapedSum, window_ranges_text};

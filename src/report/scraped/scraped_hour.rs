@@ -5,18 +5,27 @@ use std::ops::Range;
 
 use crate::model::Window;
 use crate::report::hour_samples::{
-    HEAD_NUMBER, HEAD_PART, HEAD_PART_DIGITS, HOUR_COMMANDS, HOUR_SERIES, HOUR_UNITS, sample_time,
+    HEAD_NUMBER, HEAD_PART, HEAD_PART_DIGITS, HEAD_PARTS, HOUR_COMMANDS, HOUR_SERIES, HOUR_UNITS, sample_time,
 };
+use crate::report::sample_text::GaugeFamily;
 
 use super::scraped_error::{ScrapedError, choosing_matcher, series_text};
 use super::scraped_series::{FAMILY_LABEL, ScrapedSample, ScrapedSeries};
 
 /// The greatest whole number up to which a float of 64 bits holds each.
 const EXACT_MAX: u64 = (1 << 53) - 1;
-/// The parts of a hash, `HEAD_PARTS` of them.
-const PARTS: usize = 5;
+/// The number of parts of a hash.
+const PARTS: usize = HEAD_PARTS.len();
 /// The digits of the last part.
 const LAST_PART_DIGITS: usize = 64 - (PARTS - 1) * HEAD_PART_DIGITS;
+
+/// The families of which hours are put together. The head of the chain tells ledgers apart that have equal counts.
+const FAMILIES: [&GaugeFamily; 5] = [&HOUR_COMMANDS, &HOUR_UNITS, &HOUR_SERIES, &HEAD_NUMBER, &HEAD_PART];
+
+/// The matcher of PromQL for the series that make hours.
+pub fn hour_families_matcher() -> String {
+    format!("__name__=~\"{}\"", FAMILIES.map(|family| family.name).join("|"))
+}
 
 /// The labels of usage. They sort as the report does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -107,8 +107,7 @@ impl AccessQueue {
     /// one.
     pub(crate) fn take(&self, buffer: &mut Vec<BoxedRecord>, timeout: Option<Duration>) -> WriterWork {
         let is_idle = |content: &mut QueueContent| content.records.is_empty() && content.orders.is_empty();
-        let content = self.wait_while(is_idle, timeout);
-        let mut content = content;
+        let mut content = self.wait_while(is_idle, timeout);
         let until_order = content.orders.front().map(|(before, _)| before.saturating_sub(content.taken));
         if until_order == Some(0) {
             return content.pop_order();

@@ -43,8 +43,8 @@ pub(crate) struct AccessWriter {
     /// The name of the gateway, which each line has.
     gateway: Name,
     target: Option<(AccessSink, AccessLogFormat)>,
-    /// When the output is closed, after the access log was switched off.
-    closes_at: Option<MonotonicTime>,
+    /// When the access log was switched off. The output is closed after [`SWITCH_OFF_DELAY`].
+    switched_off_at: Option<MonotonicTime>,
     lines: UnwrittenLines,
     failure: Option<WriteFailure>,
     recovery: PendingRecovery,
@@ -66,7 +66,7 @@ struct WriteFailure {
     is_logged: bool,
 }
 
-/// What the log has still to say once the writer has caught up.
+/// What is logged once the writer has caught up.
 #[derive(Debug, Default)]
 struct PendingRecovery {
     /// Whether a failure was logged.
@@ -85,7 +85,7 @@ impl AccessWriter {
             clock,
             gateway,
             target: None,
-            closes_at: None,
+            switched_off_at: None,
             lines: UnwrittenLines::default(),
             failure: None,
             recovery: PendingRecovery::default(),
@@ -118,7 +118,7 @@ impl AccessWriter {
 
     /// The wait for work: without an end, unless something is due.
     fn idle_timeout(&self) -> Option<Duration> {
-        let is_due = self.closes_at.is_some() || self.recovery.is_pending(&self.counts);
+        let is_due = self.switched_off_at.is_some() || self.recovery.is_pending(&self.counts);
         is_due.then_some(CALM_TIME)
     }
 
@@ -134,10 +134,10 @@ impl AccessWriter {
             WriterOrder::Switch(sink, format) => {
                 self.write_lines(); // a last try
                 self.give_up_unwritten();
-                (self.target, self.closes_at) = (Some((sink, format)), None);
+                (self.target, self.switched_off_at) = (Some((sink, format)), None);
                 self.set_failure(None);
             }
-            WriterOrder::SwitchOff => self.closes_at = Some(self.now_and(SWITCH_OFF_DELAY)),
+            WriterOrder::SwitchOff => self.switched_off_at = Some(self.clock.monotonic()),
             WriterOrder::Reopen => self.reopen(),
             WriterOrder::End => {} // `run` has seen it
         }
@@ -163,8 +163,9 @@ impl AccessWriter {
 
     /// Something that waits is tried again, or is due.
     fn try_again(&mut self) {
-        if self.closes_at.is_some_and(|time| time <= self.clock.monotonic()) && self.lines.is_empty() {
-            (self.target, self.closes_at) = (None, None);
+        let is_over = |at| self.clock.monotonic().since(at) >= SWITCH_OFF_DELAY;
+        if self.switched_off_at.is_some_and(is_over) && self.lines.is_empty() {
+            (self.target, self.switched_off_at) = (None, None);
         }
         let needs_reopen =
             matches!(self.failure, Some(WriteFailure { reason: DropReason::ReaderGone | DropReason::WriteFailed, .. }));
@@ -279,11 +280,6 @@ impl AccessWriter {
         self.counts.add_dropped(reason, self.queue.discard());
         let lines = self.counts.dropped_total() - before;
         tracing::error!(lines, reason = reason.name(), "the last lines of the access log could not be written");
-    }
-
-    fn now_and(&self, later: Duration) -> MonotonicTime {
-        let nanoseconds = u64::try_from(later.as_nanos()).unwrap_or(u64::MAX);
-        MonotonicTime::from(Duration::from_nanos(self.clock.monotonic().nanoseconds().saturating_add(nanoseconds)))
     }
 }
 
