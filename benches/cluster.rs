@@ -1,5 +1,5 @@
-//! What a change of a cluster costs with 3,000 routes: the translation of all objects, documents with one new route
-//! until they are live, both together, and one change of endpoints until it is live.
+//! What a change of a cluster costs with 5,000 routes: the translation of all objects, documents with one new route
+//! until they are live, both together, one changed route, and one change of endpoints until it is live.
 //!
 //! The gateway runs without traffic. The time in which a worker takes a new snapshot up is not included.
 
@@ -15,8 +15,8 @@ use tallygate::kube::objects::{ObjectKey, ObjectKind};
 use tallygate::kube::translate::{AuthorityDigests, ServiceSettings, TextCheck, Translation, Translator, translate};
 use tallygate::policy::ServiceEndpoints;
 
-const ROUTES: usize = 3_000;
-const SERVICES: usize = 300;
+const ROUTES: usize = 5_000;
+const SERVICES: usize = 500;
 
 /// No object of the bench has a certificate.
 struct NoTexts;
@@ -66,6 +66,14 @@ fn named_route(prefix: &str, number: usize) -> Value {
         }],
     });
     object("apps", &format!("{prefix}-{number}"), &spec)
+}
+
+/// A route with another path.
+fn changed_route(number: usize, version: usize) -> Value {
+    let mut changed = route(number);
+    changed["metadata"]["generation"] = json!(version);
+    changed["spec"]["rules"][0]["matches"][0]["path"]["value"] = json!(format!("/shop/{version}"));
+    changed
 }
 
 fn cluster(port: u16) -> Index {
@@ -137,10 +145,10 @@ impl Bench {
 fn benches(criterion: &mut Criterion) {
     let mut bench = Bench::new();
     bench.apply();
-    criterion.bench_function("translate 3,000 routes", |bencher| {
+    criterion.bench_function("translate 5,000 routes", |bencher| {
         bencher.iter(|| translate(&bench.index, &ServiceSettings::default(), &NoTexts).documents.len());
     });
-    criterion.bench_function("translate 3,000 routes again", |bencher| {
+    criterion.bench_function("translate 5,000 routes again", |bencher| {
         bencher.iter(|| bench.translate_all().documents.len());
     });
     let mut number = ROUTES;
@@ -161,6 +169,14 @@ fn benches(criterion: &mut Criterion) {
         bencher.iter(|| {
             bench.index.apply(ObjectKind::HttpRoute, route(number));
             number += 1;
+            bench.apply();
+        });
+    });
+    let mut version = 1;
+    criterion.bench_function("one changed route live", |bencher| {
+        bencher.iter(|| {
+            version += 1;
+            bench.index.apply(ObjectKind::HttpRoute, changed_route(version * 7 % ROUTES, version));
             bench.apply();
         });
     });

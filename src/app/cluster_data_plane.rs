@@ -16,8 +16,9 @@ use arc_swap::ArcSwap;
 use crate::config::{ConfigProblems, ExcludedSource, MemoryDocument, MemoryDocuments, SharedDocuments};
 use crate::identity::MemoryTexts;
 use crate::kube::controller::{ControllerGauge, DataPlane, EndpointList};
-use crate::kube::translate::{MemoryTextMap, NamedDocument};
+use crate::kube::translate::{DocumentList, MemoryTextMap, NamedDocument};
 use crate::lifecycle::{Readiness, ReadinessBlock};
+use crate::model::PagedList;
 use crate::telemetry::ConfigStatus;
 
 use super::live_listeners::LiveListeners;
@@ -33,8 +34,8 @@ pub struct ClusterDocuments {
     pub(crate) gauge: Arc<ControllerGauge>,
 }
 
-/// Documents by their names, each as the loader takes it.
-type ParsedDocuments = HashMap<Arc<str>, (Arc<NamedDocument>, MemoryDocument)>;
+/// Pages of documents, each with the same documents as the loader takes them.
+type ParsedPages = Vec<(Arc<[Arc<NamedDocument>]>, Arc<[MemoryDocument]>)>;
 
 /// The data plane of this process.
 pub struct ClusterDataPlane {
@@ -43,7 +44,7 @@ pub struct ClusterDataPlane {
     live: LiveListeners,
     publisher: Arc<SnapshotPublisher>,
     status: Arc<ArcSwap<ConfigStatus>>,
-    parsed: Mutex<ParsedDocuments>,
+    parsed: Mutex<ParsedPages>,
     /// Held until the first configuration of the cluster is live.
     unready: Mutex<Option<ReadinessBlock>>,
 }
@@ -65,19 +66,30 @@ impl ClusterDataPlane {
     }
 
     /// The documents as the loader takes them. Those that cannot be read are among them, with their problems.
-    fn parse(&self, documents: &[Arc<NamedDocument>]) -> Vec<MemoryDocument> {
+    fn parse(&self, documents: &DocumentList) -> PagedList<MemoryDocument> {
         let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut known, mut all) = (HashMap::with_capacity(documents.len()), Vec::with_capacity(documents.len()));
-        for named in documents {
-            let before = parsed.remove(named.name()).filter(|(before, _)| Arc::ptr_eq(before, named));
-            let document = match before {
-                Some((_, document)) => document,
-                None => MemoryDocument::readable_or_faulty(named.name(), &named.content()),
-            };
-            all.push(document.clone());
-            known.insert(Arc::clone(named.name()), (Arc::clone(named), document));
+        let before = std::mem::take(&mut *parsed);
+        let mut known: HashMap<*const Arc<NamedDocument>, _> =
+            before.into_iter().map(|page| (page.0.as_ptr(), page)).collect();
+        let pages = documents.pages().iter().map(|page| known.remove(&page.as_ptr()).ok_or(page));
+        let pages: Vec<_> = pages.collect();
+        // What is left are pages of which some documents may be in a new page.
+        let documents_of = |(named, parsed): &(Arc<[Arc<NamedDocument>]>, Arc<[MemoryDocument]>)| {
+            let named: Vec<_> = named.iter().map(Arc::as_ptr).collect();
+            named.into_iter().zip(parsed.to_vec())
+        };
+        let changed: HashMap<*const NamedDocument, MemoryDocument> = known.values().flat_map(documents_of).collect();
+        let parse_one = |named: &Arc<NamedDocument>| match changed.get(&Arc::as_ptr(named)) {
+            Some(document) => document.clone(),
+            None => MemoryDocument::readable_or_faulty(named.name(), &named.content()),
+        };
+        let mut all = PagedList::default();
+        for page in pages {
+            let (named, page) =
+                page.unwrap_or_else(|page| (Arc::clone(page), page.iter().map(parse_one).collect::<Arc<[_]>>()));
+            all.push_page(Arc::clone(&page));
+            parsed.push((named, page));
         }
-        *parsed = known;
         all
     }
 
@@ -97,7 +109,7 @@ impl DataPlane for ClusterDataPlane {
     fn apply(
         &self,
         version: &str,
-        documents: &[Arc<NamedDocument>],
+        documents: &DocumentList,
         texts: &MemoryTextMap,
     ) -> Result<Vec<ExcludedSource>, ConfigProblems> {
         self.set_texts(texts)?;

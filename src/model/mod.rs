@@ -14,6 +14,7 @@ mod limits;
 mod name;
 mod network_ranges;
 mod outcome;
+mod paged_list;
 mod window;
 
 pub use caller::CallerId;
@@ -25,4 +26,5 @@ pub use limits::{AddressLimits, BandwidthLimit, MonthlyQuota, QuotaAction, RateL
 pub use name::{BadName, Name, NameInterner};
 pub use network_ranges::{NetworkRanges, counted_address};
 pub use outcome::{Blame, Finished, Outcome, Refused};
+pub use paged_list::PagedList;
 pub use window::{BadOffset, CalendarOffset, Month, Window};

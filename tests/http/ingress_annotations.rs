@@ -78,7 +78,7 @@ fn add_ingress(index: &mut Index, name: &str, path: &str, annotations: &[(&str, 
 
 /// Adds the lists of the translated documents to a configuration.
 fn add_documents(document: &mut Value, index: &Index) {
-    for translated in translate(index, &ServiceSettings::default(), &NoTexts).documents {
+    for translated in translate(index, &ServiceSettings::default(), &NoTexts).documents.iter() {
         for (list, items) in translated.content().as_object().unwrap() {
             if document.get(list).is_none() {
                 document[list] = json!([]);

@@ -17,6 +17,7 @@ use crate::config::document::IncludedDocument;
 use crate::config::parse::json;
 use crate::config::parse::problem::{ConfigProblem, ConfigProblems};
 use crate::config::parse::source_files::locate_problems;
+use crate::model::PagedList;
 
 /// The most rounds of exclusion and compilation. A round excludes every isolated source with a problem, so the bound is
 /// that of a chain of references: grant, command, mirror, subsystem. Problems that remain reject the configuration.
@@ -66,7 +67,7 @@ pub(crate) struct MemoryDocuments {
     /// A text that differs whenever the documents differ; part of the version of the configuration.
     pub(crate) version: String,
     /// The documents; of two with one id, the later one is excluded.
-    pub(crate) documents: Vec<MemoryDocument>,
+    pub(crate) documents: PagedList<MemoryDocument>,
 }
 
 /// The documents in memory, shared with the part of the process that replaces them.

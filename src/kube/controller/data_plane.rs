@@ -5,11 +5,10 @@
 //! Leaves to others: the implementation (`app`).
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use crate::config::{ConfigProblems, ExcludedSource};
 use crate::kube::objects::ObjectKey;
-use crate::kube::translate::{MemoryTextMap, NamedDocument};
+use crate::kube::translate::{DocumentList, MemoryTextMap};
 use crate::policy::ServiceEndpoints;
 
 /// Services, each with all its endpoints.
@@ -25,7 +24,7 @@ pub trait DataPlane: Send + Sync {
     fn apply(
         &self,
         version: &str,
-        documents: &[Arc<NamedDocument>],
+        documents: &DocumentList,
         texts: &MemoryTextMap,
     ) -> Result<Vec<ExcludedSource>, ConfigProblems>;
 

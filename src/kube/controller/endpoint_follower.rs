@@ -93,7 +93,7 @@ mod tests {
         fn apply(
             &self,
             _: &str,
-            _: &[Arc<crate::kube::translate::NamedDocument>],
+            _: &crate::kube::translate::DocumentList,
             _: &MemoryTextMap,
         ) -> Result<Vec<ExcludedSource>, ConfigProblems> {
             Ok(Vec::new())

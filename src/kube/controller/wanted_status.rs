@@ -446,7 +446,7 @@ mod tests {
             parents: vec![(parent, vec![Condition::holds(ACCEPTED, "Accepted")])],
             document: Some("HTTPRoute shop/cart".to_owned()),
         };
-        let translation = Translation { routes: vec![Arc::new(route)], ..Translation::default() };
+        let translation = Translation { routes: vec![Arc::new(route)].into(), ..Translation::default() };
         for (applied, reason, status) in [
             (applied(&[], &[], None), "Accepted", ConditionStatus::True),
             (applied(&[], &["HTTPRoute shop/cart"], None), "UnsupportedValue", ConditionStatus::False),

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::change::Change;
+use super::change_log::ChangeLog;
 use super::fact::Fact;
 use super::kind_state::{KindState, OBJECTS_MAX};
 use crate::kube::objects::{KubeObject, ObjectKey};
@@ -26,6 +27,7 @@ pub struct FactStore<T> {
     objects: BTreeMap<ObjectKey, StoredFact<T>>,
     state: KindState,
     revision: IdentityToken,
+    changes: ChangeLog,
 }
 
 #[derive(Clone, Debug)]
@@ -37,7 +39,12 @@ struct StoredFact<T> {
 
 impl<T> Default for FactStore<T> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), state: KindState::default(), revision: IdentityToken::default() }
+        Self {
+            objects: BTreeMap::new(),
+            state: KindState::default(),
+            revision: IdentityToken::default(),
+            changes: ChangeLog::default(),
+        }
     }
 }
 
@@ -70,6 +77,15 @@ impl<T> FactStore<T> {
     /// The revision of the facts.
     pub fn revision(&self) -> &IdentityToken {
         &self.revision
+    }
+
+    /// The objects that have changed since a revision, those that are gone included, some perhaps more than once; `None`
+    /// if that is not known any more. The server shows a status without a change.
+    pub fn changed_since(&self, revision: &IdentityToken) -> Option<Vec<&ObjectKey>> {
+        match self.revision == *revision {
+            true => Some(Vec::new()),
+            false => Some(self.changes.since(revision)?.collect()),
+        }
     }
 
     /// The objects of one namespace in the order of their names, malformed ones included.
@@ -109,20 +125,25 @@ impl<T> FactStore<T> {
         if !self.state.end() {
             return Change::default();
         }
-        let (before, relist) = (self.objects.len(), self.state.relist);
-        self.objects.retain(|_, stored| stored.relist == relist);
-        self.changed(if self.objects.len() < before { Change::FACTS } else { Change::default() })
+        let relist = self.state.relist;
+        let gone = self.objects.extract_if(.., |_, stored| stored.relist != relist);
+        let gone: Vec<ObjectKey> = gone.map(|(key, _)| key).collect();
+        let mut change = Change::default();
+        for key in &gone {
+            change.merge(self.changed(Change::FACTS, key));
+        }
+        change
     }
 
     pub(super) fn delete(&mut self, key: &ObjectKey) -> Change {
         let is_known = self.objects.remove(key).is_some();
-        self.changed(if is_known { Change::FACTS } else { Change::default() })
+        self.changed(if is_known { Change::FACTS } else { Change::default() }, key)
     }
 
-    /// Begins a new revision if facts have changed.
-    fn changed(&mut self, change: Change) -> Change {
+    /// Begins a new revision if the facts of this object have changed.
+    fn changed(&mut self, change: Change, key: &ObjectKey) -> Change {
         if change.facts {
-            self.revision = IdentityToken::default();
+            self.changes.note(std::mem::take(&mut self.revision), key.clone());
         }
         change
     }
@@ -140,10 +161,10 @@ impl<T: KubeObject> FactStore<T> {
         match self.objects.get_mut(&key) {
             Some(stored) if change.is_nothing() => stored.relist = relist,
             _ => {
-                self.objects.insert(key, StoredFact { fact: Arc::new(fact), relist });
+                self.objects.insert(key.clone(), StoredFact { fact: Arc::new(fact), relist });
             }
         }
-        self.changed(change)
+        self.changed(change, &key)
     }
 
     fn has_place_for(&self, key: &ObjectKey) -> bool {

@@ -13,6 +13,7 @@
 //! - events: `watch`.
 
 mod change;
+mod change_log;
 mod endpoints;
 mod event;
 mod fact;

@@ -9,7 +9,7 @@
 //!
 //! Leaves to others: the choice of endpoints (`index`), and their way (`controller`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -19,8 +19,8 @@ use super::certificates::CertificateTexts;
 use super::named_document::NamedDocument;
 use super::names;
 use super::references::{BrokenReference, Referent, Referrer, check_permission};
-use crate::kube::index::{Fact, Index};
-use crate::kube::objects::{BackendReference, ObjectKey, Service, ServicePort};
+use crate::kube::index::Index;
+use crate::kube::objects::{BackendReference, ObjectKey, ServicePort};
 
 /// The longest wait for the head of a response, unless the route sets a timeout: that of nginx (`proxy_read_timeout`).
 const RESPONSE_TIMEOUT: &str = "60s";
@@ -31,9 +31,11 @@ pub(super) type BackendMap = HashMap<Arc<str>, Arc<BackendDocument>>;
 /// The backends of the configuration.
 #[derive(Debug, Default)]
 pub(super) struct BackendSet {
-    /// In the order of their first use: those of new objects come last, and the others keep their places.
+    /// Those that are used, in the order of their first use.
     documents: Vec<Arc<BackendDocument>>,
-    by_id: BackendMap,
+    used: BackendMap,
+    /// Those that were resolved, and are perhaps not used yet.
+    resolved: BackendMap,
     /// Those of the last translation.
     before: BackendMap,
     policies: TlsPolicies,
@@ -41,23 +43,35 @@ pub(super) struct BackendSet {
     uses: BackendUses,
 }
 
-/// What an object uses: its translation depends on nothing else of Services.
+/// What an object uses, or several: a translation depends on nothing else of Services.
 #[derive(Debug, Default)]
 pub(super) struct BackendUses {
-    /// The Services that were looked up.
-    services: Vec<(ObjectKey, Option<Arc<Fact<Service>>>)>,
+    /// The Services that were looked up, those that are missing included.
+    services: Vec<ObjectKey>,
     backends: Vec<Arc<BackendDocument>>,
     /// The Services with policies, each with the Gateways that use it.
     policies: Vec<(ObjectKey, Vec<ObjectKey>)>,
 }
 
 impl BackendUses {
-    /// Whether the Services that were looked up are the same.
-    pub(super) fn has_same_services(&self, index: &Index) -> bool {
-        self.services.iter().all(|(key, before)| match (before, index.services().get_shared(key)) {
-            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
-            (before, now) => before.is_none() && now.is_none(),
-        })
+    /// Whether one of these Services was looked up.
+    pub(super) fn has_one_of(&self, services: &HashSet<ObjectKey>) -> bool {
+        self.services.iter().any(|service| services.contains(service))
+    }
+
+    /// All of several uses, each once, in the order of their first mention.
+    pub(super) fn sum<'a>(all: impl Iterator<Item = &'a Self> + Clone) -> Self {
+        let (mut services, mut backends, mut policies) = (HashSet::new(), HashSet::new(), HashSet::new());
+        Self {
+            services: all.clone().flat_map(|uses| &uses.services).filter(|one| services.insert(*one)).cloned().collect(),
+            backends: all
+                .clone()
+                .flat_map(|uses| &uses.backends)
+                .filter(|one| backends.insert(Arc::as_ptr(one)))
+                .map(Arc::clone)
+                .collect(),
+            policies: all.flat_map(|uses| &uses.policies).filter(|one| policies.insert(*one)).cloned().collect(),
+        }
     }
 }
 
@@ -137,12 +151,12 @@ impl BackendSet {
         self.user = user;
     }
 
-    /// What was used since the last call, or by objects whose uses nobody takes.
+    /// What was resolved since the last call. It counts as used once it is added.
     pub(super) fn take_uses(&mut self) -> BackendUses {
         std::mem::take(&mut self.uses)
     }
 
-    /// Adds what an object uses whose translation is taken again.
+    /// Adds what an object uses, or several.
     pub(super) fn add_uses(&mut self, uses: &BackendUses) {
         uses.backends.iter().for_each(|backend| self.add_document(backend));
         uses.policies.iter().for_each(|(service, gateways)| self.policies.mark_used(service, gateways));
@@ -150,12 +164,12 @@ impl BackendSet {
 
     /// The backends in the order of their first use and by their ids, and the policies with their conditions.
     pub(super) fn into_parts(self) -> (Vec<Arc<BackendDocument>>, BackendMap, Vec<PolicyOutcome>) {
-        (self.documents, self.by_id, self.policies.into_outcomes())
+        (self.documents, self.used, self.policies.into_outcomes())
     }
 
     fn add_document(&mut self, backend: &Arc<BackendDocument>) {
-        if !self.by_id.contains_key(&backend.id) {
-            self.by_id.insert(Arc::clone(&backend.id), Arc::clone(backend));
+        if !self.used.contains_key(&backend.id) {
+            self.used.insert(Arc::clone(&backend.id), Arc::clone(backend));
             self.documents.push(Arc::clone(backend));
         }
     }
@@ -191,7 +205,7 @@ impl BackendSet {
         }
         let key = check_permission(index, from, Referent { group, kind, namespace: namespace.as_deref(), name })?;
         let not_found = |message: String| BrokenReference { reason: "BackendNotFound", message };
-        self.uses.services.push((key.clone(), index.services().get_shared(&key).map(Arc::clone)));
+        self.uses.services.push(key.clone());
         let service = index.services().valid(&key).ok_or_else(|| not_found(format!("there is no Service {key}")))?;
         if &*service.spec.kind == "ExternalName" {
             let message = format!("the Service {key} is an ExternalName: it could name any host, so it is refused");
@@ -246,11 +260,11 @@ impl BackendSet {
             variant += &format!("-n{hash}");
         }
         let id = names::backend(service, port.port, &variant);
-        let backend = match self.by_id.get(id.as_str()) {
+        let backend = match self.resolved.get(id.as_str()) {
             Some(known) => Arc::clone(known),
             None => self.new_backend(&id, (service, port), (protocol, word), (tls, retries)),
         };
-        self.add_document(&backend);
+        self.resolved.insert(Arc::clone(&backend.id), Arc::clone(&backend));
         self.uses.backends.push(backend);
         ResolvedBackend { id, protocol }
     }

@@ -5,7 +5,6 @@
 //! Leaves to others: closing the routes (`closed_routes`), globs and limits (`config`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -14,7 +13,7 @@ use super::departments::{DepartmentSet, limit_keys};
 use super::gateways::GatewayPlan;
 use super::ingresses::{DEPARTMENT as INGRESS_DEPARTMENT, IngressOutcome, IngressSubsystem};
 use super::names;
-use super::routes::RouteOutcome;
+use super::routes::{OutcomeList, RouteOutcome};
 use crate::kube::index::{Fact, Index};
 use crate::kube::objects::{GrantSpec, ObjectKey, ObjectKind};
 use crate::policy::CommandGlob;
@@ -39,7 +38,7 @@ pub struct GrantOutcome {
 pub(super) struct GrantSubjects<'a> {
     pub(super) departments: &'a DepartmentSet,
     pub(super) gateways: &'a [GatewayPlan<'a>],
-    pub(super) routes: &'a [Arc<RouteOutcome>],
+    pub(super) routes: &'a OutcomeList,
     pub(super) ingresses: &'a [IngressOutcome],
 }
 

@@ -45,7 +45,7 @@ pub use self::grants::GrantOutcome;
 pub use self::ingresses::{IngressOutcome, IngressSubsystem};
 pub use self::named_document::{DocumentList, NamedDocument};
 pub use self::nginx::AnnotationCounts;
-pub use self::routes::RouteOutcome;
+pub use self::routes::{OutcomeList, RouteOutcome};
 pub use self::services::{ServicePlan, ServiceSettings, TARGET_PORTS, depends_on_endpoints};
 
 use self::backend_tls::TlsPolicies;
@@ -79,7 +79,7 @@ pub struct Translation {
     /// The Gateways of this controller.
     pub gateways: Vec<GatewayOutcome>,
     /// The routes with a parent of this controller.
-    pub routes: Vec<Arc<RouteOutcome>>,
+    pub routes: OutcomeList,
     /// The other routes: their statuses have no entries of this controller.
     pub other_routes: Vec<(ObjectKind, ObjectKey)>,
     /// The BackendTLSPolicies.
@@ -191,24 +191,23 @@ impl Translator {
         let gateway_documents: Vec<(String, Value)> = gateway_documents.collect();
         let gateway_documents = self.pooled(gateway_documents);
         let (command_sets, closed) = (CommandSets::read(index, check), ClosedRoutes::read(index));
-        self.routes.begin(index, CommonRouteInputs::new(index, &gateway_documents));
         let policies = TlsPolicies::read(index, &mut texts);
         let mut routes = RouteTranslation {
             index,
             gateways: &mut gateways,
             backends: BackendSet::new(policies, std::mem::take(&mut self.backends)),
-            documents: Vec::new(),
-            outcomes: Vec::new(),
+            documents: DocumentList::default(),
+            outcomes: OutcomeList::default(),
             others: Vec::new(),
-            memo: &mut self.routes,
             command_sets: &command_sets,
             closed: &closed,
         };
-        routes.translate_all();
+        routes.take_all(&mut self.routes, CommonRouteInputs::new(index, &gateway_documents));
         let RouteTranslation { mut backends, documents: route_documents, outcomes, others, .. } = routes;
-        self.routes.end();
         let IngressTranslation { documents: ingress_documents, outcomes: ingresses } =
             translate_ingresses(index, &mut texts, (&mut backends, &closed));
+        let of_ingresses = backends.take_uses();
+        backends.add_uses(&of_ingresses);
         let ingress_documents = ingress_documents.into_iter();
         let ingress_documents = ingress_documents.map(|(name, document)| (name, self.with_proxy_protocol(document)));
         let ingress_documents: Vec<(String, Value)> = ingress_documents.collect();
@@ -221,11 +220,11 @@ impl Translator {
         self.backends = backends;
         let backend_services: BTreeSet<ObjectKey> = backend_documents.iter().map(|one| one.service.clone()).collect();
         let mut documents = self.pooled(departments.documents);
-        documents.extend(gateway_documents);
-        documents.extend(backend_documents.iter().map(|backend| Arc::clone(&backend.document)));
-        documents.extend(route_documents);
-        documents.extend(self.pooled(ingress_documents));
-        documents.extend(self.pooled(grant_documents));
+        documents.append(gateway_documents);
+        documents.append(backend_documents.iter().map(|backend| Arc::clone(&backend.document)).collect());
+        documents.append(route_documents);
+        documents.append(self.pooled(ingress_documents));
+        documents.append(self.pooled(grant_documents));
         Translation {
             documents,
             texts: texts.texts,

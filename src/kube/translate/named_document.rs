@@ -12,6 +12,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::model::PagedList;
+
 /// A document of the configuration with the name of its object, such as `HTTPRoute shop/cart`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedDocument {
@@ -21,7 +23,7 @@ pub struct NamedDocument {
 }
 
 /// Documents in the order in which earlier ones win.
-pub type DocumentList = Vec<Arc<NamedDocument>>;
+pub type DocumentList = PagedList<Arc<NamedDocument>>;
 
 impl NamedDocument {
     /// Makes a document.

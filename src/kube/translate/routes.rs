@@ -10,6 +10,7 @@
 
 mod attachment;
 mod route_memo;
+mod route_page;
 mod tls_routes;
 
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use self::attachment::{AttachingRoute, Attachment};
-use self::route_memo::TranslatedRoute;
 pub(super) use self::route_memo::{CommonRouteInputs, RouteMemo};
+use self::route_page::TranslatedRoute;
 use super::backends::{BackendOverrides, BackendProtocol, BackendSet, BackendUser};
 use super::closed_routes::ClosedRoutes;
 use super::command_sets::{CommandSets, commands_of_rule};
@@ -35,6 +36,7 @@ use crate::kube::objects::{
     HttpRule, ObjectKey, ObjectKind, ParentReference, PathMatchKind, RouteDuration, RouteRetry, ValueMatch,
     ValueMatchKind,
 };
+use crate::model::PagedList;
 
 /// The largest request body of a route. The Gateway API has no such limit; this one bounds what one request may do.
 const BODY_MAX: &str = "1GiB";
@@ -54,6 +56,9 @@ pub struct RouteOutcome {
     pub document: Option<String>,
 }
 
+/// Routes with their conditions, in the order of their documents.
+pub type OutcomeList = PagedList<Arc<RouteOutcome>>;
+
 /// A rule of either kind of route.
 struct RouteRule<'a> {
     name: Option<&'a str>,
@@ -70,10 +75,9 @@ pub(super) struct RouteTranslation<'a, 'g> {
     pub(super) gateways: &'g mut Vec<GatewayPlan<'a>>,
     pub(super) backends: BackendSet,
     pub(super) documents: DocumentList,
-    pub(super) outcomes: Vec<Arc<RouteOutcome>>,
+    pub(super) outcomes: OutcomeList,
     /// The routes without a parent of this controller, and those that cannot be read.
     pub(super) others: Vec<(ObjectKind, ObjectKey)>,
-    pub(super) memo: &'g mut RouteMemo,
     pub(super) command_sets: &'g CommandSets<'a>,
     pub(super) closed: &'g ClosedRoutes,
 }
@@ -85,36 +89,22 @@ struct RouteParts<'r> {
 }
 
 impl RouteTranslation<'_, '_> {
-    /// Translates all routes, the oldest first: of equal matches the older route wins. TLSRoutes come last.
-    pub(super) fn translate_all(&mut self) {
-        let index = self.index;
-        let http = index.http_routes().iter_shared().map(|(key, fact)| (key, RouteFact::Http(Arc::clone(fact))));
-        let grpc = index.grpc_routes().iter_shared().map(|(key, fact)| (key, RouteFact::Grpc(Arc::clone(fact))));
-        let tls = index.tls_routes().iter_shared().map(|(key, fact)| (key, RouteFact::Tls(Arc::clone(fact))));
-        for mut routes in [http.chain(grpc).collect::<Vec<_>>(), tls.collect()] {
-            routes.sort_by(|(key, one), (other_key, other)| {
-                (one.meta().created, key, one.kind()).cmp(&(other.meta().created, other_key, other.kind()))
-            });
-            routes.into_iter().for_each(|(key, fact)| self.take_route(key, fact));
+    /// Translates the routes that have changed, and takes up the translations of all.
+    pub(super) fn take_all(&mut self, memo: &mut RouteMemo, common: CommonRouteInputs) {
+        memo.update(self.index, common, &mut |key, fact, known| self.translate(key, fact, known));
+        for page in memo.pages() {
+            self.backends.add_uses(&page.uses);
+            for ((gateway, listener), count) in &page.attached {
+                self.gateways[*gateway].listeners[*listener].attached_routes += count;
+            }
+            self.documents.push_page(Arc::clone(&page.documents));
+            self.outcomes.push_page(Arc::clone(&page.outcomes));
+            self.others.extend_from_slice(&page.others);
         }
     }
 
-    /// Takes up a route: its last translation, or a new one.
-    fn take_route(&mut self, key: &ObjectKey, fact: RouteFact) {
-        let translated = self.memo.find(self.index, key, &fact).unwrap_or_else(|| Arc::new(self.translate(key, &fact)));
-        self.backends.add_uses(&translated.uses);
-        for (gateway, listener) in &translated.attached {
-            self.gateways[*gateway].listeners[*listener].attached_routes += 1;
-        }
-        self.documents.extend(translated.document.clone());
-        match &translated.outcome {
-            Some(outcome) => self.outcomes.push(Arc::clone(outcome)),
-            None => self.others.push((fact.kind(), key.clone())),
-        }
-        self.memo.keep(key, fact, translated);
-    }
-
-    fn translate(&mut self, key: &ObjectKey, fact: &RouteFact) -> TranslatedRoute {
+    /// Translates a route. `known` is what it was translated to before.
+    fn translate(&mut self, key: &ObjectKey, fact: &RouteFact, known: Option<&TranslatedRoute>) -> TranslatedRoute {
         let kind = fact.kind();
         let translated = match fact {
             RouteFact::Http(fact) => fact.valid().map(|route| self.translate_route(kind, http_parts(key, route))),
@@ -136,7 +126,7 @@ impl RouteTranslation<'_, '_> {
         };
         TranslatedRoute {
             outcome: Some(Arc::new(outcome)),
-            document: document.map(|document| self.memo.document(kind, key, document)),
+            document: document.map(|document| document.shared_with(known.and_then(|known| known.document.as_ref()))),
             attached: attached_listeners(&attachments),
             uses,
         }

@@ -379,7 +379,8 @@ fn documents_in_memory_fail_alone_and_may_come_later() {
             of("Gateway a/web", web),
             of("HTTPRoute a/good", &team("good", "")),
             of("HTTPRoute b/bad", &team("bad", ", balance: random")),
-        ],
+        ]
+        .into(),
     }));
     let (subsystems, excluded) = load_isolated(&desk, &mut loader);
     assert_eq!(subsystems, ["good"]);
@@ -401,7 +402,7 @@ fn document_that_cannot_be_read_is_left_out_like_any_other_source() {
     let of = MemoryDocument::readable_or_faulty;
     documents.store(Arc::new(MemoryDocuments {
         version: "1".to_owned(),
-        documents: vec![of("HTTPRoute b/bad", &bad), of("HTTPRoute a/good", &good)],
+        documents: vec![of("HTTPRoute b/bad", &bad), of("HTTPRoute a/good", &good)].into(),
     }));
     let (subsystems, excluded) = load_isolated(&desk, &mut loader);
     assert_eq!(subsystems, ["good"]);

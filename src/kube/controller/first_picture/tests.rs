@@ -16,7 +16,7 @@ use crate::kube::controller::{ControllerSettings, EndpointList, run_controller};
 use crate::kube::fake_api::{FakeAnswer, SeenRequest, SeenRequests, fake_api};
 use crate::kube::lease::{LeaseSettings, LeaseTimes};
 use crate::kube::objects::ObjectKind;
-use crate::kube::translate::{MemoryTextMap, NamedDocument, ServiceSettings};
+use crate::kube::translate::{DocumentList, MemoryTextMap, ServiceSettings};
 use crate::lifecycle::{DrainTrigger, drain};
 
 /// The longest time that a test waits for a state.
@@ -38,7 +38,7 @@ impl DataPlane for LoggingPlane {
     fn apply(
         &self,
         _version: &str,
-        documents: &[Arc<NamedDocument>],
+        documents: &DocumentList,
         _texts: &MemoryTextMap,
     ) -> Result<Vec<ExcludedSource>, ConfigProblems> {
         let names = documents.iter().map(|document| document.name().to_string()).collect();

@@ -53,7 +53,7 @@ pub struct LastGoodConfig {
 pub(in crate::kube::controller) struct RecordToWrite<'a> {
     pub(super) written_at: Timestamp,
     pub(super) version: &'a str,
-    pub(super) documents: &'a [Arc<NamedDocument>],
+    pub(super) documents: &'a DocumentList,
     pub(super) texts: &'a MemoryTextMap,
     pub(super) endpoints: &'a EndpointList,
 }
@@ -205,7 +205,8 @@ pub(in crate::kube::controller) mod samples {
             documents: vec![
                 Arc::new(NamedDocument::new("Gateway a/web", &json!({ "listeners": [{ "name": "web" }] }))),
                 Arc::new(NamedDocument::new("HTTPRoute a/cart", &json!({ "subsystems": [{ "id": "ü\n" }] }))),
-            ],
+            ]
+            .into(),
             texts: MemoryTextMap([text("a/web/tls.crt", b"PEM\n"), text("a/crl", &[0, 255, 10])].into()),
             endpoints: vec![(
                 ObjectKey::new("a", "cart"),

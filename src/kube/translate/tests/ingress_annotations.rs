@@ -258,7 +258,7 @@ fn without_a_certificate_the_plain_listener_still_redirects() {
     add_ingress(&mut cluster, "i", spec(&["/"]), &[("ssl-redirect", "true")]);
     let translation = cluster.translated();
     compiled(&translation);
-    let subsystems = translation.documents.last().expect("a document").content()["subsystems"].clone();
+    let subsystems = translation.documents.iter().last().expect("a document").content()["subsystems"].clone();
     assert_eq!(subsystems.as_array().map(Vec::len), Some(1));
     assert_eq!(subsystems[0]["listeners"], json!(["ingress_80"]));
 }

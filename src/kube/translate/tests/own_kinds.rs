@@ -94,7 +94,7 @@ fn compiled_without_tls(cluster: &Cluster) -> crate::config::Configuration {
     let retain = |list: &mut Value, keep: &dyn Fn(&Value) -> bool| {
         list.as_array_mut().into_iter().for_each(|items| items.retain(|item| keep(item)));
     };
-    for named in &mut translation.documents {
+    let reduced = translation.documents.iter().map(|named| {
         let document = &mut named.content();
         retain(&mut document["listeners"], &|listener| listener.get("tls").is_none());
         for department in document["departments"].as_array_mut().into_iter().flatten() {
@@ -106,8 +106,9 @@ fn compiled_without_tls(cluster: &Cluster) -> crate::config::Configuration {
             });
         }
         document.as_object_mut().into_iter().for_each(|keys| keys.retain(|_, list| !list.is_null()));
-        *named = Arc::new(NamedDocument::new(named.name(), document));
-    }
+        Arc::new(NamedDocument::new(named.name(), document))
+    });
+    translation.documents = reduced.collect();
     compiled(&translation)
 }
 

@@ -11,6 +11,8 @@ use crate::kube::objects::ObjectKind::{
 
 /// The steps of one history.
 const STEPS: usize = 80;
+/// The number of further names of routes, for more than one page.
+const ROUTES: u32 = 400;
 
 /// A cluster that changes at random. Few names, so that objects refer to each other, and come and go.
 struct ChangingCluster {
@@ -85,7 +87,8 @@ impl ChangingCluster {
 
     fn change_route(&mut self) {
         let kind = self.one_of(&[HttpRoute, HttpRoute, HttpRoute, GrpcRoute, TlsRoute]);
-        let key = (self.namespace(), self.one_of(&["r0", "r1", "r2"]));
+        let many = format!("m{}", self.rng.u32(..ROUTES));
+        let key = (self.namespace(), self.one_of(&["r0", "r1", "r2", &many]));
         if self.rng.u8(..5) == 0 {
             return self.delete(kind, key);
         }
@@ -102,6 +105,12 @@ impl ChangingCluster {
             spec["rules"] = json!("malformed");
         }
         self.put(kind, key, json!({ "spec": spec }));
+    }
+
+    /// Changes more routes than a page has, and in some histories more than are remembered.
+    fn change_many_routes(&mut self) {
+        let count = self.one_of(&[30, 150, 300]);
+        (0..count).for_each(|_| self.change_route());
     }
 
     fn change_service(&mut self) {
@@ -250,6 +259,9 @@ fn repeated_translations_are_those_of_a_new_translator() {
         for step in 0..STEPS {
             for _ in 0..changing.rng.usize(1..3) {
                 changing.step();
+            }
+            if changing.rng.u8(..40) == 0 {
+                changing.change_many_routes();
             }
             let index = &changing.cluster.0;
             let repeated = translator.translate(index, &FakeCheck);
