@@ -71,6 +71,11 @@ impl AddressLimiters {
         Ok(permit)
     }
 
+    /// Whether there is no limiter.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.shared.is_empty()
+    }
+
     /// Removes the limiters of zones that are gone, and carries the others over.
     pub(crate) fn enforce(&self, zones: &HashMap<u32, [TrafficLimits; AddressLimits::PARTS]>, clock: &Clock) {
         let limits_of = |zone: &u32, part: usize| {

@@ -130,6 +130,11 @@ impl<K: Eq + Hash + Copy, S: BuildHasher + Clone + Default> KeyedLimiters<K, S> 
         !self.is_full()
     }
 
+    /// Whether there is no limiter.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.limiters.is_empty()
+    }
+
     /// Removes the limiters of keys without limits, and carries the others over.
     pub(crate) fn enforce(&self, limits_of: impl Fn(&K) -> Option<TrafficLimits>, clock: &Clock) {
         self.limiters.retain(|key, limiter| match limits_of(key) {

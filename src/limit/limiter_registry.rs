@@ -83,7 +83,9 @@ impl LimiterRegistry {
     pub fn enforce(&self, snapshot: &PolicySnapshot) {
         let departments: HashMap<u32, TrafficLimits> =
             snapshot.departments.iter().map(|policy| (policy.department.number, policy.limits)).collect();
-        let commands = command_limits(snapshot);
+        // A visit to every command: only for limiters that exist.
+        let commands = if self.commands.is_empty() { HashMap::new() } else { command_limits(snapshot) };
+        let zones = if self.addresses.is_empty() { HashMap::new() } else { zone_limits(snapshot) };
         self.total.enforce(|()| snapshot.total_rate.map(rate_only), &self.clock);
         self.departments.enforce(|department| departments.get(department).copied().filter(has_limits), &self.clock);
         let of_command = |(department, command): &(u32, u32)| {
@@ -92,7 +94,7 @@ impl LimiterRegistry {
             limits.filter(has_limits)
         };
         self.commands.enforce(of_command, &self.clock);
-        self.addresses.enforce(&zone_limits(snapshot), &self.clock);
+        self.addresses.enforce(&zones, &self.clock);
         self.enforce_quotas(snapshot);
     }
 

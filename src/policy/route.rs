@@ -83,7 +83,7 @@ pub struct RouteTable {
 #[derive(Debug)]
 struct VisibleRoutes {
     /// The visible subsystems whose commands are requests, in the order of the document.
-    members: Vec<Arc<Subsystem>>,
+    members: Arc<[Arc<Subsystem>]>,
     hosts: HostTable<Arc<PrefixTable>>,
     server_names: ServerNameTable,
 }
@@ -99,7 +99,7 @@ struct PrefixTable {
 /// A set of visible subsystems, as far as it differs from the set before it.
 struct SetDraft<'a> {
     before: Option<&'a Arc<VisibleRoutes>>,
-    members: Vec<Arc<Subsystem>>,
+    members: Arc<[Arc<Subsystem>]>,
     changed: ChangedHosts,
     /// The claims of the changed hosts.
     claims: HostClaims<'a>,
@@ -128,7 +128,8 @@ impl RouteTable {
         before: Option<&Self>,
         conflicts: &mut Vec<PolicyConflict>,
     ) -> Self {
-        let (listeners, sets) = ListenerTable::build(subsystems, listeners);
+        let known = before.map(|before| (&before.listeners, &before.subsystems[..]));
+        let (listeners, sets) = ListenerTable::build(subsystems, listeners, known);
         let before_sets = before.map(|before| &before.sets[..]).unwrap_or_default();
         let sets = sets.into_ordered();
         let drafts = sets.iter().enumerate();
@@ -211,15 +212,19 @@ impl RouteTable {
 impl<'a> SetDraft<'a> {
     /// A draft of a set. Of equal claims, all but the first are conflicts.
     fn new(
-        subsystems: &'a [Arc<Subsystem>],
+        subsystems: &'a Arc<[Arc<Subsystem>]>,
         set: &RouteSet,
         before: Option<&'a Arc<VisibleRoutes>>,
         conflicts: &mut Vec<PolicyConflict>,
     ) -> Self {
         let server_names = ServerNameTable::compile(subsystems, set, conflicts);
-        let of_requests = |index: &usize| subsystems[*index].tls_mode.is_none() && !set.has_no_http;
+        let is_request = |index: &usize| !set.any_connections || subsystems[*index].tls_mode.is_none();
+        let of_requests = |index: &usize| !set.has_no_http && is_request(index);
         let positions: Vec<usize> = set.members.iter().copied().filter(of_requests).collect();
-        let members: Vec<_> = positions.iter().map(|index| Arc::clone(&subsystems[*index])).collect();
+        let members = match positions.len() == subsystems.len() {
+            true => Arc::clone(subsystems),
+            false => positions.iter().map(|index| Arc::clone(&subsystems[*index])).collect(),
+        };
         let changes = ListChanges::between(before.map(|before| &before.members[..]).unwrap_or_default(), &members);
         let changed = ChangedHosts::new(&changes);
         let claims = claim_prefixes(subsystems, (&positions, &changed), conflicts);

@@ -6,6 +6,7 @@
 //!   the last difference.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -20,16 +21,13 @@ pub(super) struct ListChanges<'a, T> {
 impl<'a, T> ListChanges<'a, T> {
     /// The changes from `before` to `after`.
     pub(super) fn between(before: &'a [Arc<T>], after: &'a [Arc<T>]) -> Self {
-        let same = |(one, other): &(&Arc<T>, &Arc<T>)| Arc::ptr_eq(one, other);
-        let start = before.iter().zip(after).take_while(same).count();
-        let (before, after) = (&before[start..], &after[start..]);
-        let end = before.iter().rev().zip(after.iter().rev()).take_while(same).count();
-        let (before, after) = (&before[..before.len() - end], &after[..after.len() - end]);
+        let kept = KeptEnds::between(before, after);
+        let (before, after) = (&before[kept.replaced_before()], &after[kept.replaced_after()]);
         let (old, new) = (identities(before), identities(after));
         let (kept_before, removed) = split(before, &new);
         let (kept_after, added) = split(after, &old);
-        let is_in_order =
-            kept_before.len() == kept_after.len() && kept_before.into_iter().zip(kept_after).all(|two| same(&two));
+        let is_in_order = kept_before.len() == kept_after.len()
+            && kept_before.iter().zip(&kept_after).all(|(one, other)| Arc::ptr_eq(one, other));
         match is_in_order {
             true => Self { removed, added },
             false => Self { removed: before.iter().collect(), added: after.iter().collect() },
@@ -39,6 +37,45 @@ impl<'a, T> ListChanges<'a, T> {
     /// All items of both fields.
     pub(super) fn all(&self) -> impl Iterator<Item = &'a Arc<T>> {
         self.removed.iter().chain(&self.added).copied()
+    }
+}
+
+/// The items at both ends of two lists that are the same values.
+#[derive(Debug)]
+pub(super) struct KeptEnds {
+    start: usize,
+    end: usize,
+    before: usize,
+    after: usize,
+}
+
+impl KeptEnds {
+    /// The ends that two lists share.
+    pub(super) fn between<T>(before: &[Arc<T>], after: &[Arc<T>]) -> Self {
+        let same = |(one, other): &(&Arc<T>, &Arc<T>)| Arc::ptr_eq(one, other);
+        let start = before.iter().zip(after).take_while(same).count();
+        let rest = before[start..].iter().rev().zip(after[start..].iter().rev());
+        Self { start, end: rest.take_while(same).count(), before: before.len(), after: after.len() }
+    }
+
+    /// The positions in the first list that are between the ends.
+    pub(super) fn replaced_before(&self) -> Range<usize> {
+        self.start..self.before - self.end
+    }
+
+    /// The positions in the second list that are between the ends.
+    pub(super) fn replaced_after(&self) -> Range<usize> {
+        self.start..self.after - self.end
+    }
+
+    /// Positions in the second list: those of the ends, as they were in the first list, and `between` the ends. All
+    /// are in ascending order.
+    pub(super) fn positions(&self, before: &[usize], between: &[usize]) -> Vec<usize> {
+        let Range { start, end } = self.replaced_before();
+        let first = before.partition_point(|position| *position < start);
+        let last = before.partition_point(|position| *position < end);
+        let moved = before[last..].iter().map(|position| position + self.after - self.before);
+        before[..first].iter().chain(between).copied().chain(moved).collect()
     }
 }
 

@@ -263,22 +263,23 @@ fn subsystem_keys(one: &Subsystem, other: &Subsystem) -> Vec<&'static str> {
 
 /// The backends that are not those of a subsystem.
 fn backends(old: &PolicySnapshot, new: &PolicySnapshot) -> ItemChanges {
-    let (before, after) = (named_backends(old), named_backends(new));
+    let list = ListChanges::between(&old.backends, &new.backends);
+    let (before, after) = (named_backends(&list.removed), named_backends(&list.added));
     let mut changes = ItemChanges::default();
-    for backend in old.backends.iter().filter(|backend| !backend.is_own) {
+    for backend in list.removed.iter().filter(|backend| !backend.is_own) {
         match after.get(&backend.id) {
             Some(same) => changes.record_change(backend.id.as_str(), &backend_keys(backend, same)),
             None => changes.removed.push(RemovedItem { id: backend.id.to_string(), successor: None }),
         }
     }
-    let added = new.backends.iter().filter(|backend| !backend.is_own && !before.contains_key(&backend.id));
+    let added = list.added.iter().filter(|backend| !backend.is_own && !before.contains_key(&backend.id));
     changes.added = added.map(|backend| backend.id.to_string()).collect();
     changes
 }
 
-fn named_backends(snapshot: &PolicySnapshot) -> HashMap<&Name, &Arc<Backend>> {
-    let named = snapshot.backends.iter().filter(|backend| !backend.is_own);
-    named.map(|backend| (&backend.id, backend)).collect()
+fn named_backends<'a>(backends: &[&'a Arc<Backend>]) -> HashMap<&'a Name, &'a Arc<Backend>> {
+    let named = backends.iter().filter(|backend| !backend.is_own);
+    named.map(|backend| (&backend.id, *backend)).collect()
 }
 
 fn backend_keys(one: &Backend, other: &Backend) -> Vec<&'static str> {

@@ -13,7 +13,7 @@ use crate::config::document::{
 use crate::model::{Name, NameInterner};
 use crate::policy::{Backend, BackendTimeouts, EndpointDiscovery, UpstreamProtocol};
 
-use super::compile_context::{BackendParts, PartList, PartSearch};
+use super::compile_context::{BackendParts, PartList, PartSearch, ServerDocuments};
 use super::doc_path::DocPath;
 use super::values::nonzero_duration_or;
 use super::{scalars, upstreams};
@@ -63,17 +63,16 @@ impl<'a> CompiledBackends<'a> {
 /// Compiles the servers of the subsystems, then `backends`, for this number of workers. Those of `before` are used
 /// again where their documents are the same.
 pub(crate) fn compile_backends<'a, T>(
-    document: &'a ConfigDocument,
+    (document, servers): (&'a ConfigDocument, &ServerDocuments<'a>),
     (workers, numbers): (usize, &NameInterner),
     before: Option<(&BackendParts, &PartList<SubsystemDocument, T>)>,
     root: &DocPath<'_>,
 ) -> (CompiledBackends<'a>, BackendParts) {
     let (mut compiled, mut parts) = (CompiledBackends::default(), BackendParts::default());
     let mut search = PartSearch::new(before.map(|(backends, _)| &backends.own));
-    for (index, written) in document.subsystems.iter().enumerate().filter(|(_, written)| !written.upstreams.is_empty())
-    {
+    for (index, written) in servers.subsystems.iter().filter(|(_, written)| !written.upstreams.is_empty()) {
         let backend = search.find(written).map(Arc::clone).unwrap_or_else(|| {
-            let place = root.key("subsystems").item(index);
+            let place = root.key("subsystems").item(*index);
             Arc::new(Backend { is_own: true, ..compile_servers(written.servers(), (workers, numbers), &place) })
         });
         parts.own.push(written, Arc::clone(&backend));

@@ -1,4 +1,5 @@
-//! What the sections of a document need to know beside the document (`CompileContext`), and lists of compiled parts
+//! What the sections of a document need to know beside the document (`CompileContext`, `ServerDocuments`), and lists of
+//! compiled parts
 //! that a later document may use again (`PartList`).
 //!
 //! Guarantees:
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::config::document::{BackendDocument, SubsystemDocument};
+use crate::config::document::{BackendDocument, ConfigDocument, SubsystemDocument};
 use crate::config::parse::source_files::SourceFiles;
 use crate::config::settings::gateway_settings::{GatewaySettings, ListenerSettings};
 use crate::model::{IdentityToken, Name, NameInterner};
@@ -29,6 +30,22 @@ pub(crate) struct CompileContext<'a> {
     pub(crate) numbers: &'a NameInterner,
     /// Whether listeners and departments may be missing: another part of the process adds them later.
     pub(crate) may_be_empty: bool,
+}
+
+/// The documents that name servers or settings of TLS towards them, each with its position. One look at each subsystem
+/// serves all sections: most subsystems of a cluster name only backends.
+#[derive(Debug)]
+pub(crate) struct ServerDocuments<'a> {
+    pub(crate) subsystems: Vec<(usize, &'a Arc<SubsystemDocument>)>,
+    pub(crate) backends: &'a [Arc<BackendDocument>],
+}
+
+impl<'a> ServerDocuments<'a> {
+    pub(crate) fn new(document: &'a ConfigDocument) -> Self {
+        let names_any = |written: &SubsystemDocument| written.tls.is_some() || !written.upstreams.is_empty();
+        let subsystems = document.subsystems.iter().enumerate().filter(|(_, written)| names_any(written));
+        Self { subsystems: subsystems.collect(), backends: &document.backends }
+    }
 }
 
 /// The backends: those of the subsystems, and those of `backends`.
@@ -119,11 +136,18 @@ impl<'a, D, T> PartSearch<'a, D, T> {
 
     /// The part of the same document.
     pub(crate) fn find(&mut self, document: &Arc<D>) -> Option<&'a T> {
+        Some(self.find_placed(document)?.1)
+    }
+
+    /// The part of the same document, with its position.
+    pub(crate) fn find_placed(&mut self, document: &Arc<D>) -> Option<(usize, &'a T)> {
         let (known, next) = (self.known, self.next);
         let is_same = |position: &usize| known.get(*position).is_some_and(|(one, _)| Arc::ptr_eq(one, document));
-        let position = Some(next).filter(is_same).or_else(|| self.position_of(document))?;
+        // In most documents that differ from the one before, one item is new, gone or in the place of another.
+        let near = [next, next + 1].into_iter().find(is_same);
+        let position = near.or_else(|| self.position_of(document))?;
         self.next = position + 1;
-        Some(&known[position].1)
+        Some((position, &known[position].1))
     }
 
     fn position_of(&mut self, document: &Arc<D>) -> Option<usize> {

@@ -35,8 +35,8 @@ impl GrantPart {
 
     /// Whether its names still mean the same department and the same subsystem.
     fn is_current(&self, known: &KnownNames<'_>) -> bool {
-        let subsystem = known.compiled.with_number(self.subsystem.number());
-        known.numbers.contains(&self.department) && subsystem.is_some_and(|one| Arc::ptr_eq(one, &self.subsystem))
+        (known.has_same_departments || known.numbers.contains(&self.department))
+            && !known.compiled.gone.contains(&Arc::as_ptr(&self.subsystem))
     }
 }
 
@@ -46,6 +46,8 @@ pub(crate) struct KnownNames<'a> {
     departments: &'a [Arc<DepartmentPolicy>],
     /// The numbers of the departments.
     numbers: HashSet<u32, RandomState>,
+    /// Whether the departments are those of the document before.
+    has_same_departments: bool,
     compiled: &'a CompiledSubsystems,
     globs: RefCell<HashMap<String, Result<Arc<CommandGlob>, String>>>,
 }
@@ -53,11 +55,11 @@ pub(crate) struct KnownNames<'a> {
 impl<'a> KnownNames<'a> {
     pub(crate) fn new(
         interner: &'a NameInterner,
-        departments: &'a [Arc<DepartmentPolicy>],
+        (departments, has_same_departments): (&'a [Arc<DepartmentPolicy>], bool),
         compiled: &'a CompiledSubsystems,
     ) -> Self {
         let numbers = departments.iter().map(|policy| policy.department.number).collect();
-        Self { interner, departments, numbers, compiled, globs: RefCell::default() }
+        Self { interner, departments, numbers, has_same_departments, compiled, globs: RefCell::default() }
     }
 
     /// The number of the department with this id.

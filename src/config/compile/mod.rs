@@ -36,7 +36,7 @@ use super::document::{ConfigDocument, GrantDocument, MatchListDocument, Subsyste
 use super::parse::problem::ConfigProblem;
 use super::settings::gateway_settings::{GatewaySettings, ListenerSettings, SubsystemTlsSettings};
 pub(crate) use compile_context::CompileContext;
-use compile_context::{BackendParts, CommonInputs, PartList};
+use compile_context::{BackendParts, CommonInputs, PartList, ServerDocuments};
 use departments::KeptDepartments;
 use doc_path::{DocPath, ProblemList};
 use grants::GrantPart;
@@ -65,9 +65,10 @@ pub(crate) fn compile_document(
 ) -> CompiledDocument {
     let findings = ProblemList::default();
     let root = findings.root();
-    let settings = settings::compile_settings(document, context, &root);
-    let parts = compile_parts(document, (&settings, before), context, &root);
-    let subsystem_tls = subsystem_tls::compile_subsystem_tls(document, context.sources, &root);
+    let servers = ServerDocuments::new(document);
+    let settings = settings::compile_settings(document, &servers, context, &root);
+    let parts = compile_parts((document, &servers), (&settings, before), context, &root);
+    let subsystem_tls = subsystem_tls::compile_subsystem_tls(&servers, context.sources, &root);
     CompiledDocument { settings, parts, subsystem_tls, problems: findings.into_problems() }
 }
 
@@ -81,7 +82,7 @@ pub(crate) struct CompiledDocument {
 }
 
 fn compile_parts(
-    document: &ConfigDocument,
+    (document, servers): (&ConfigDocument, &ServerDocuments<'_>),
     (settings, before): (&GatewaySettings, Option<&CompiledParts>),
     context: CompileContext<'_>,
     root: &DocPath<'_>,
@@ -97,14 +98,17 @@ fn compile_parts(
     );
     let known = before.map(|before| (&before.backends, &before.subsystems));
     let (backends, backend_parts) =
-        backends::compile_backends(document, (settings.workers, context.numbers), known, root);
+        backends::compile_backends((document, servers), (settings.workers, context.numbers), known, root);
     let known = before.map(|before| &before.subsystems);
     let named = (&departments.departments[..], &backends);
     let (subsystems, subsystem_parts, _new) =
         subsystems::compile_subsystems(document, (settings, context.numbers), named, known, root);
     let limited = subsystem_parts.parts().enumerate();
     limits::check_zones(limited.filter_map(|(index, part)| Some((index, part.with_address_limits()?))), root);
-    let names = grants::KnownNames::new(context.numbers, &departments.departments, &subsystems);
+    let known = before.map(|before| &before.departments.1.departments);
+    let has_same_departments = known.is_some_and(|known| Arc::ptr_eq(known, &departments.departments));
+    let named = (&departments.departments[..], has_same_departments);
+    let names = grants::KnownNames::new(context.numbers, named, &subsystems);
     let known = before.map(|before| &before.grants);
     let grants = grants::compile_grants(&document.grants, known, &names, &root.key("grants"));
     let total = limits::compile_total_limit(document.limits.as_ref(), &root.key("limits"));

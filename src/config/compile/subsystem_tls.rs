@@ -2,30 +2,27 @@
 
 use std::path::Path;
 
-use crate::config::document::{
-    ConfigDocument, ServerGroup, SubjectAltNameDocument, SubsystemDocument, SubsystemTlsDocument,
-};
+use crate::config::document::{ServerGroup, SubjectAltNameDocument, SubsystemTlsDocument};
 use crate::config::parse::source_files::SourceFiles;
 use crate::config::settings::gateway_settings::SubsystemTlsSettings;
 use crate::identity::{SubjectAltName, SubsystemTlsFiles};
 use crate::model::Name;
 
+use super::compile_context::ServerDocuments;
 use super::doc_path::DocPath;
 use super::listeners::{resolve_path, resolve_paths};
 
 pub(crate) fn compile_subsystem_tls(
-    document: &ConfigDocument,
+    documents: &ServerDocuments<'_>,
     sources: &SourceFiles,
     root: &DocPath<'_>,
 ) -> Vec<SubsystemTlsSettings> {
-    let has_servers = |written: &SubsystemDocument| written.tls.is_some() || !written.upstreams.is_empty();
-    let subsystems = document.subsystems.iter().enumerate().filter(|(_, written)| has_servers(written));
-    let subsystems = subsystems.filter(|(_, written)| names_tls(written.servers()));
+    let subsystems = documents.subsystems.iter().filter(|(_, written)| names_tls(written.servers()));
     let subsystems = subsystems.filter_map(|(index, written)| {
-        let place = root.key("subsystems").item(index);
-        tls_settings_of(written.servers(), sources.folder_of_subsystem(index), &place)
+        let place = root.key("subsystems").item(*index);
+        tls_settings_of(written.servers(), sources.folder_of_subsystem(*index), &place)
     });
-    let backends = document.backends.iter().enumerate().filter(|(_, written)| names_tls(written.servers()));
+    let backends = documents.backends.iter().enumerate().filter(|(_, written)| names_tls(written.servers()));
     let backends = backends.filter_map(|(index, written)| {
         let place = root.key("backends").item(index);
         tls_settings_of(written.servers(), sources.folder_of_backend(index), &place)

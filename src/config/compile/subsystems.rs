@@ -1,7 +1,7 @@
 //! Compiles `subsystems`: the systems that can be called, and their routes.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -26,6 +26,8 @@ pub(crate) struct CompiledSubsystems {
     pub(crate) all: Vec<Arc<Subsystem>>,
     /// The position of each subsystem, by its number; the first one of a duplicate id.
     by_number: HashMap<u32, usize, RandomState>,
+    /// The subsystems of the document before that are not among these.
+    pub(crate) gone: HashSet<*const Subsystem, RandomState>,
 }
 
 /// A compiled subsystem, with what it depends on beside its document.
@@ -58,7 +60,7 @@ impl SubsystemPart {
 impl CompiledSubsystems {
     fn with_capacity(capacity: usize) -> Self {
         let by_number = HashMap::with_capacity_and_hasher(capacity, RandomState::default());
-        Self { all: Vec::with_capacity(capacity), by_number }
+        Self { all: Vec::with_capacity(capacity), by_number, gone: HashSet::default() }
     }
 
     /// The subsystem with this number.
@@ -90,11 +92,14 @@ pub(crate) fn compile_subsystems(
         subsystems: &document.subsystems,
     };
     let (mut search, mut new) = (PartSearch::new(before), 0);
+    let mut is_kept = vec![false; before.map_or(0, |before| before.parts().count())];
     let mut compiled = CompiledSubsystems::with_capacity(document.subsystems.len());
     let mut parts = PartList::with_capacity(document.subsystems.len());
     for (index, written) in document.subsystems.iter().enumerate() {
-        let known = search.find(written).filter(|part| part.is_current(compiled_backends, departments));
-        let part = known.cloned().unwrap_or_else(|| {
+        let known = search.find_placed(written);
+        let known = known.filter(|(_, part)| part.is_current(compiled_backends, departments));
+        known.iter().for_each(|(position, _)| is_kept[*position] = true);
+        let part = known.map(|(_, part)| part.clone()).unwrap_or_else(|| {
             new += 1;
             compile_part(written, (settings, departments), &mut context, &list.item(index))
         });
@@ -109,6 +114,8 @@ pub(crate) fn compile_subsystems(
         compiled.all.push(Arc::clone(&part.subsystem));
         parts.push(written, part);
     }
+    let before = before.into_iter().flat_map(PartList::parts).zip(is_kept);
+    compiled.gone = before.filter(|(_, is_kept)| !is_kept).map(|(part, _)| Arc::as_ptr(&part.subsystem)).collect();
     (compiled, parts, new)
 }
 

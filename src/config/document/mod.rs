@@ -93,6 +93,48 @@ pub(crate) struct IncludedDocument {
     pub(crate) grants: Vec<Arc<GrantDocument>>,
 }
 
+/// The number of items that a document has of each of its five lists.
+pub(crate) type ListCounts = [usize; 5];
+
+impl IncludedDocument {
+    /// The number of items of each list.
+    pub(crate) fn counts(&self) -> ListCounts {
+        let Self { listeners, departments, subsystems, backends, grants } = self;
+        [listeners.len(), departments.len(), subsystems.len(), backends.len(), grants.len()]
+    }
+
+    /// Appends the items of another document.
+    pub(crate) fn append(&mut self, other: &Self) {
+        self.listeners.extend_from_slice(&other.listeners);
+        self.departments.extend_from_slice(&other.departments);
+        self.subsystems.extend_from_slice(&other.subsystems);
+        self.backends.extend_from_slice(&other.backends);
+        self.grants.extend_from_slice(&other.grants);
+    }
+}
+
+impl ConfigDocument {
+    /// The number of items of each list.
+    pub(crate) fn counts(&self) -> ListCounts {
+        let Self { listeners, departments, subsystems, backends, grants, .. } = self;
+        [listeners.len(), departments.len(), subsystems.len(), backends.len(), grants.len()]
+    }
+
+    /// Replaces the items from `begin` to `end` by the items of these documents. The other items stay where they are.
+    pub(crate) fn splice(&mut self, (begin, end): (ListCounts, ListCounts), new: &[&IncludedDocument]) {
+        splice_list(&mut self.listeners, (begin[0], end[0]), new.iter().flat_map(|one| &one.listeners));
+        splice_list(&mut self.departments, (begin[1], end[1]), new.iter().flat_map(|one| &one.departments));
+        splice_list(&mut self.subsystems, (begin[2], end[2]), new.iter().flat_map(|one| &one.subsystems));
+        splice_list(&mut self.backends, (begin[3], end[3]), new.iter().flat_map(|one| &one.backends));
+        splice_list(&mut self.grants, (begin[4], end[4]), new.iter().flat_map(|one| &one.grants));
+    }
+}
+
+fn splice_list<'n, T: 'n>(list: &mut Vec<Arc<T>>, (begin, end): (usize, usize), new: impl Iterator<Item = &'n Arc<T>>) {
+    let new: Vec<Arc<T>> = new.map(Arc::clone).collect(); // of a known length: the rest is moved once
+    list.splice(begin..end, new);
+}
+
 /// A listener for callers.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

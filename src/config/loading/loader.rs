@@ -24,9 +24,9 @@ use sha2::{Digest, Sha256};
 use crate::clock::Clock;
 use crate::config::FileWatcher;
 use crate::config::compile::{CompileContext, CompiledDocument, CompiledParts, compile_document};
-use crate::config::document::{ConfigDocument, IncludedDocument};
+use crate::config::document::{ConfigDocument, IncludedDocument, ListCounts};
 use crate::config::parse::problem::{ConfigProblem, ConfigProblems};
-use crate::config::parse::source_files::{ListCounts, SourceFiles, locate_problems};
+use crate::config::parse::source_files::{SourceFiles, locate_problems};
 use crate::config::parse::yaml;
 use crate::identity::{DiskFiles, KeyCache, PemSource};
 use crate::model::{NameInterner, hex_text};
@@ -35,7 +35,7 @@ use super::configuration::{Configuration, ledger_folder_problem};
 use super::include::IncludePatterns;
 use super::source_set::{
     ContentHash, EXCLUSION_ROUNDS_MAX, ExcludedSource, LoadedSource, MemoryDocument, MemoryDocuments, SharedDocuments,
-    exclude_faulty,
+    SourcePage, SourcePages,
 };
 use super::tls_loader::{LoadedTls, NamedFiles};
 
@@ -54,6 +54,8 @@ pub struct ConfigLoader {
     memory: Option<SharedDocuments>,
     main: Option<MainFile>,
     parts: HashMap<Arc<Path>, (ContentHash, Arc<IncludedDocument>)>,
+    /// The pages of the documents in memory, each with its sources.
+    memory_pages: Vec<(Arc<[MemoryDocument]>, Arc<SourcePage>)>,
     version: Option<String>,
     /// The compiled parts of the last valid configuration.
     compiled: Option<CompiledParts>,
@@ -68,13 +70,14 @@ pub struct LoadResult {
     pub watch: FileWatcher,
 }
 
-/// The main file as of the last load. Behind its `own` items, the lists of `document` hold the items of the other
-/// files.
+/// The main file as of the last load. Behind its own items, the lists of `document` hold the items of the other files.
 #[derive(Debug)]
 struct MainFile {
     hash: ContentHash,
     document: ConfigDocument,
     own_counts: ListCounts,
+    /// The pages whose items are in the lists.
+    appended: Vec<Arc<SourcePage>>,
 }
 
 /// A compiled configuration, before its problems are judged.
@@ -100,6 +103,7 @@ impl ConfigLoader {
             memory: None,
             main: None,
             parts: HashMap::new(),
+            memory_pages: Vec::new(),
             version: None,
             compiled: None,
         }
@@ -137,8 +141,8 @@ impl ConfigLoader {
 
         let (mut sources, at_main) = self.read_sources((&main.document, &text), &mut room, watch);
         problems.extend(at_main);
-        let mut excluded = exclude_faulty(&mut sources);
-        problems.extend(sources.iter_mut().flat_map(|source| std::mem::take(&mut source.problems)));
+        let mut excluded = sources.exclude_faulty();
+        problems.extend(sources.iter().flat_map(|source| source.problems.iter().cloned()));
         let mut round = self.compile_sources(&mut main, &sources, &problems, (interner, watch));
         for _ in 0..EXCLUSION_ROUNDS_MAX {
             let failed = round.exclude_failed(&text, &mut sources);
@@ -146,7 +150,6 @@ impl ConfigLoader {
                 break;
             }
             excluded.extend(failed);
-            main.truncate_to_own();
             round = self.compile_sources(&mut main, &sources, &problems, (interner, watch));
         }
         let CompiledSources { mut compiled, tls, origins } = round;
@@ -154,7 +157,7 @@ impl ConfigLoader {
             origins.locate_problems(&mut compiled.problems, &texts_of(&text, &sources));
         }
         if problems.is_empty() {
-            self.cache(main, sources); // without a cache, the next load reports all problems again
+            self.cache(main, &sources); // without a cache, the next load reports all problems again
         }
         let configuration = Configuration::new(&compiled, (tls, excluded), origins, problems)?;
         self.compiled = compiled.parts;
@@ -167,29 +170,47 @@ impl ConfigLoader {
         (main, text): (&ConfigDocument, &str),
         room: &mut u64,
         watch: &mut FileWatcher,
-    ) -> (Vec<LoadedSource>, Vec<ConfigProblem>) {
+    ) -> (SourcePages, Vec<ConfigProblem>) {
         let includes = IncludePatterns::new(&main.include, &main.include_isolated, &self.path);
         let listing = includes.list_files();
         watch.watch_includes(includes.clone(), &listing);
         let mut problems = listing.problems;
-        let mut sources = read_included(listing.files, &includes, room, &mut problems);
+        let mut files = read_included(listing.files, &includes, room, &mut problems);
         let memory = self.memory.as_ref().map(|memory| memory.load_full());
-        self.version = Some(self.version_hash(text, &sources, memory.as_deref()));
+        self.version = Some(self.version_hash(text, &files, memory.as_deref()));
         locate_problems(&self.path, text, &mut problems);
-        self.parse_included_files(&mut sources);
-        sources.extend(memory.iter().flat_map(|memory| memory.documents.iter().map(MemoryDocument::to_source)));
+        self.parse_included_files(&mut files);
+        let mut sources = SourcePages::default();
+        if !files.is_empty() {
+            sources.push(SourcePage::new(files));
+        }
+        memory.iter().for_each(|memory| self.add_memory_pages(memory, &mut sources));
         (sources, problems)
+    }
+
+    /// Adds the documents in memory. A page of the last load is used again.
+    fn add_memory_pages(&mut self, memory: &MemoryDocuments, sources: &mut SourcePages) {
+        let before = std::mem::take(&mut self.memory_pages);
+        let known: HashMap<*const MemoryDocument, Arc<SourcePage>> =
+            before.iter().map(|(documents, page)| (documents.as_ptr(), Arc::clone(page))).collect();
+        for documents in memory.documents.pages() {
+            let page = known.get(&documents.as_ptr()).map(Arc::clone);
+            let page =
+                page.unwrap_or_else(|| SourcePage::new(documents.iter().map(MemoryDocument::to_source).collect()));
+            sources.push(Arc::clone(&page));
+            self.memory_pages.push((Arc::clone(documents), page));
+        }
     }
 
     /// Compiles the main file with these sources. `known` are the problems found before.
     fn compile_sources(
         &mut self,
         main: &mut MainFile,
-        sources: &[LoadedSource],
+        sources: &SourcePages,
         known: &[ConfigProblem],
         (interner, watch): (&NameInterner, &mut FileWatcher),
     ) -> CompiledSources {
-        let origins = main.append_documents(&self.path, sources);
+        let origins = main.replace_appended(&self.path, sources);
         let version = self.version.clone().unwrap_or_default();
         let may_be_empty = self.memory.is_some();
         let context = CompileContext { sources: &origins, version: &version, numbers: interner, may_be_empty };
@@ -231,8 +252,8 @@ impl ConfigLoader {
         let (document, mut problems) = yaml::parse_document(text);
         locate_problems(&self.path, text, &mut problems);
         let Some(document) = document else { return Err(ConfigProblems::limited(problems)) };
-        let own = list_counts(&document);
-        Ok((MainFile { hash, document, own_counts: own }, problems))
+        let own_counts = document.counts();
+        Ok((MainFile { hash, document, own_counts, appended: Vec::new() }, problems))
     }
 
     /// Parses the included files. Changed files are parsed, on at most one thread per core; others come from the cache.
@@ -244,7 +265,7 @@ impl ConfigLoader {
                 None => changed.push(source),
             }
         }
-        let texts: Vec<&str> = changed.iter().map(|source| source.text.as_str()).collect();
+        let texts: Vec<&str> = changed.iter().map(|source| &*source.text).collect();
         let read = map_in_parallel(&texts, |text| yaml::parse_included(text));
         for (source, (part, mut found)) in changed.into_iter().zip(read) {
             locate_problems(&source.path, &source.text, &mut found);
@@ -254,21 +275,27 @@ impl ConfigLoader {
     }
 
     /// Caches the documents of all files.
-    fn cache(&mut self, mut main: MainFile, sources: Vec<LoadedSource>) {
-        main.truncate_to_own();
+    fn cache(&mut self, main: MainFile, sources: &SourcePages) {
         self.main = Some(main);
-        let files = sources.into_iter().filter(|source| !source.text.is_empty());
-        self.parts = files.filter_map(|source| Some((source.path, (source.hash, source.document?)))).collect();
+        // Files are on the first page, documents in memory on others; these have no hash.
+        let first = sources.pages().first().map(|page| &page.sources[..]).unwrap_or_default();
+        let files = first.iter().filter(|source| source.hash != ContentHash::default());
+        let part = |source: &LoadedSource| Some((source.hash, Arc::clone(source.document.as_ref()?)));
+        self.parts = files.filter_map(|source| Some((Arc::clone(&source.path), part(source)?))).collect();
     }
 }
 
 impl CompiledSources {
     /// Removes the isolated sources with problems from `sources` and returns them.
-    fn exclude_failed(&mut self, main: &str, sources: &mut Vec<LoadedSource>) -> Vec<ExcludedSource> {
+    fn exclude_failed(&mut self, main: &str, sources: &mut SourcePages) -> Vec<ExcludedSource> {
+        let is_isolated: Vec<bool> = match self.compiled.problems.is_empty() {
+            true => return Vec::new(),
+            false => sources.iter().map(|source| source.is_isolated).collect(),
+        };
         let mut failed: HashMap<usize, Vec<ConfigProblem>> = HashMap::new();
         for problem in &self.compiled.problems {
             let file = self.origins.file_of_path(&problem.path);
-            if file.checked_sub(1).is_some_and(|source| sources[source].is_isolated) {
+            if file.checked_sub(1).is_some_and(|source| is_isolated[source]) {
                 failed.entry(file - 1).or_default().push(problem.clone());
             }
         }
@@ -277,53 +304,43 @@ impl CompiledSources {
         }
         let texts = texts_of(main, sources);
         failed.values_mut().for_each(|problems| self.origins.locate_problems(problems, &texts));
-        for (position, problems) in failed {
-            sources[position].problems = problems;
-        }
-        exclude_faulty(sources)
+        sources.exclude_failed(failed)
     }
 }
 
 /// The texts of all files: that of the main file first.
-fn texts_of<'t>(main: &'t str, sources: &'t [LoadedSource]) -> Vec<&'t str> {
-    std::iter::once(main).chain(sources.iter().map(|source| source.text.as_str())).collect()
+fn texts_of<'t>(main: &'t str, sources: &'t SourcePages) -> Vec<&'t str> {
+    std::iter::once(main).chain(sources.iter().map(|source| &*source.text)).collect()
 }
 
 impl MainFile {
-    /// Appends the lists of the sources.
-    fn append_documents(&mut self, path: &Path, sources: &[LoadedSource]) -> SourceFiles {
-        let mut origins = SourceFiles::new(path);
-        for source in sources {
-            origins.add_file(Arc::clone(&source.path), list_counts(&self.document));
-            let Some(part) = &source.document else { continue };
-            self.document.listeners.extend(part.listeners.iter().map(Arc::clone));
-            self.document.departments.extend(part.departments.iter().map(Arc::clone));
-            self.document.subsystems.extend(part.subsystems.iter().map(Arc::clone));
-            self.document.backends.extend(part.backends.iter().map(Arc::clone));
-            self.document.grants.extend(part.grants.iter().map(Arc::clone));
+    /// Replaces the items of other files by those of these sources. Returns which item is of which file.
+    fn replace_appended(&mut self, path: &Path, sources: &SourcePages) -> SourceFiles {
+        let (before, now) = (&self.appended[..], sources.pages());
+        let same = |(one, other): &(&Arc<SourcePage>, &Arc<SourcePage>)| Arc::ptr_eq(one, other);
+        let start = before.iter().zip(now).take_while(same).count();
+        let end = before[start..].iter().rev().zip(now[start..].iter().rev()).take_while(same).count();
+        let (removed, added) = (&before[start..before.len() - end], &now[start..now.len() - end]);
+        let begin = sum_of_counts(self.own_counts, &before[..start]);
+        let added: Vec<&IncludedDocument> = added.iter().map(|page| &page.lists).collect();
+        self.document.splice((begin, sum_of_counts(begin, removed)), &added);
+        self.appended = now.to_vec();
+        let (mut origins, mut starts) = (SourceFiles::new(path), self.own_counts);
+        for page in now {
+            origins.add_page(Arc::clone(&page.files), starts);
+            starts = sum_of_counts(starts, std::slice::from_ref(page));
         }
         origins
     }
-
-    /// Removes the items of the sources.
-    fn truncate_to_own(&mut self) {
-        let [listeners, departments, subsystems, backends, grants] = self.own_counts;
-        self.document.listeners.truncate(listeners);
-        self.document.departments.truncate(departments);
-        self.document.subsystems.truncate(subsystems);
-        self.document.backends.truncate(backends);
-        self.document.grants.truncate(grants);
-    }
 }
 
-fn list_counts(document: &ConfigDocument) -> ListCounts {
-    [
-        document.listeners.len(),
-        document.departments.len(),
-        document.subsystems.len(),
-        document.backends.len(),
-        document.grants.len(),
-    ]
+/// The counts `first`, and those of all pages.
+fn sum_of_counts(first: ListCounts, pages: &[Arc<SourcePage>]) -> ListCounts {
+    let mut sum = first;
+    for page in pages {
+        sum.iter_mut().zip(page.lists.counts()).for_each(|(sum, count)| *sum += count);
+    }
+    sum
 }
 
 /// Reads the listed files if they are regular files: a pipe could block a reload without end. A file that cannot be
@@ -353,7 +370,7 @@ fn read_included(
         sources.push(LoadedSource {
             hash: content_hash(&text),
             path: path.into(),
-            text,
+            text: text.into(),
             document: None,
             problems: fault,
             is_isolated,

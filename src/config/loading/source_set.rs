@@ -7,6 +7,7 @@
 //!
 //! Leaves to others: reading and compiling (`loader`).
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use serde_json::Value;
 use crate::config::document::IncludedDocument;
 use crate::config::parse::json;
 use crate::config::parse::problem::{ConfigProblem, ConfigProblems};
-use crate::config::parse::source_files::locate_problems;
+use crate::config::parse::source_files::{SourceFile, locate_problems};
 use crate::model::PagedList;
 
 /// The most rounds of exclusion and compilation. A round excludes every isolated source with a problem, so the bound is
@@ -27,12 +28,12 @@ pub(crate) const EXCLUSION_ROUNDS_MAX: usize = 8;
 pub(crate) type ContentHash = [u8; 32];
 
 /// A source, read and parsed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LoadedSource {
     /// The path of the file, or the name of a document in memory.
     pub(crate) path: Arc<Path>,
     /// The text; empty for a document in memory.
-    pub(crate) text: String,
+    pub(crate) text: Arc<str>,
     /// The hash of the text.
     pub(crate) hash: ContentHash,
     /// The document, as far as it could be parsed.
@@ -108,7 +109,7 @@ impl MemoryDocument {
         }
         LoadedSource {
             path,
-            text: String::new(),
+            text: "".into(),
             hash: ContentHash::default(),
             document: self.document.as_ref().ok().map(Arc::clone),
             problems,
@@ -117,10 +118,89 @@ impl MemoryDocument {
     }
 }
 
-/// Removes the isolated sources with problems of their own and returns them.
-pub(crate) fn exclude_faulty(sources: &mut Vec<LoadedSource>) -> Vec<ExcludedSource> {
-    let faulty = sources.extract_if(.., |source| source.is_isolated && !source.problems.is_empty());
-    faulty.map(|source| exclusion(&source, source.problems.clone())).collect()
+/// Sources that follow each other, with the sums of their lists. Never changed, and shared by the loads in which all its
+/// sources are the same.
+#[derive(Debug)]
+pub(crate) struct SourcePage {
+    pub(crate) sources: Vec<LoadedSource>,
+    /// The lists of all sources.
+    pub(crate) lists: IncludedDocument,
+    /// The paths of the sources, and where their items begin in the lists.
+    pub(crate) files: Arc<[SourceFile]>,
+}
+
+/// The sources of a load, in pages.
+#[derive(Debug, Default)]
+pub(crate) struct SourcePages(Vec<Arc<SourcePage>>);
+
+impl SourcePage {
+    pub(crate) fn new(sources: Vec<LoadedSource>) -> Arc<Self> {
+        let (mut lists, mut files) = (IncludedDocument::default(), Vec::with_capacity(sources.len()));
+        for source in &sources {
+            files.push(SourceFile { path: Arc::clone(&source.path), starts: lists.counts() });
+            lists.append(source.document.as_deref().unwrap_or(&IncludedDocument::default()));
+        }
+        Arc::new(Self { sources, lists, files: files.into() })
+    }
+
+    fn has_excluded(&self) -> bool {
+        self.sources.iter().any(LoadedSource::is_excluded)
+    }
+}
+
+impl LoadedSource {
+    /// Whether its own problems exclude it.
+    fn is_excluded(&self) -> bool {
+        self.is_isolated && !self.problems.is_empty()
+    }
+}
+
+impl SourcePages {
+    pub(crate) fn push(&mut self, page: Arc<SourcePage>) {
+        self.0.push(page);
+    }
+
+    pub(crate) fn pages(&self) -> &[Arc<SourcePage>] {
+        &self.0
+    }
+
+    /// The sources in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &LoadedSource> {
+        self.0.iter().flat_map(|page| &page.sources)
+    }
+
+    /// Removes the isolated sources with problems of their own and returns them.
+    pub(crate) fn exclude_faulty(&mut self) -> Vec<ExcludedSource> {
+        let mut excluded = Vec::new();
+        for page in self.0.iter_mut().filter(|page| page.has_excluded()) {
+            let faulty = page.sources.iter().filter(|source| source.is_excluded());
+            excluded.extend(faulty.map(|source| exclusion(source, source.problems.clone())));
+            let others = page.sources.iter().filter(|source| !source.is_excluded());
+            *page = SourcePage::new(others.cloned().collect());
+        }
+        excluded
+    }
+
+    /// Removes the sources at these positions, each because of its problems, and returns them.
+    pub(crate) fn exclude_failed(&mut self, mut failed: HashMap<usize, Vec<ConfigProblem>>) -> Vec<ExcludedSource> {
+        let (mut excluded, mut first) = (Vec::new(), 0);
+        for page in &mut self.0 {
+            let positions = first..first + page.sources.len();
+            first = positions.end;
+            if !positions.clone().any(|position| failed.contains_key(&position)) {
+                continue;
+            }
+            let mut others = Vec::with_capacity(page.sources.len());
+            for (position, source) in positions.zip(&page.sources) {
+                match failed.remove(&position) {
+                    Some(problems) => excluded.push(exclusion(source, problems)),
+                    None => others.push(source.clone()),
+                }
+            }
+            *page = SourcePage::new(others);
+        }
+        excluded
+    }
 }
 
 /// The exclusion of a source because of these problems.

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::config::document::ListCounts;
+
 use super::line_locator::LocatedPaths;
 use super::problem::{ConfigProblem, ProblemSite};
 use super::syntax_errors::position_suffix;
@@ -17,41 +19,60 @@ const LISTENERS_LIST: usize = 0;
 const SUBSYSTEMS_LIST: usize = 2;
 const BACKENDS_LIST: usize = 3;
 
-/// The number of items that a file adds to each of [`SPREAD_LISTS`].
-pub(crate) type ListCounts = [usize; 5];
-
 /// The files of a configuration, with the positions of their items in the combined lists.
 #[derive(Clone, Debug, Default)]
 pub struct SourceFiles {
-    files: Vec<SourceFile>,
+    pages: Vec<FilePage>,
 }
 
+/// Files that follow each other.
 #[derive(Clone, Debug)]
-struct SourceFile {
-    path: Arc<Path>,
-    /// The position of the file's first item in each combined list.
+struct FilePage {
+    files: Arc<[SourceFile]>,
+    /// The number of files before it.
+    first: usize,
+    /// The position of its first item in each combined list.
     starts: ListCounts,
+}
+
+/// A file of a page.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceFile {
+    pub(crate) path: Arc<Path>,
+    /// The position of its first item in each list of the page.
+    pub(crate) starts: ListCounts,
 }
 
 impl SourceFiles {
     /// The main file alone. It has every item that belongs to no other file.
     pub(crate) fn new(path: &Path) -> Self {
-        Self { files: vec![SourceFile { path: path.into(), starts: ListCounts::default() }] }
+        let mut files = Self::default();
+        let main = SourceFile { path: path.into(), starts: ListCounts::default() };
+        files.add_page([main].into(), ListCounts::default());
+        files
     }
 
-    /// Adds a file whose items follow `starts` items of earlier files.
-    pub(crate) fn add_file(&mut self, path: Arc<Path>, starts: ListCounts) {
-        self.files.push(SourceFile { path, starts });
+    /// Adds files whose items follow `starts` items of earlier files.
+    pub(crate) fn add_page(&mut self, files: Arc<[SourceFile]>, starts: ListCounts) {
+        if !files.is_empty() {
+            let first = self.pages.last().map_or(0, |page| page.first + page.files.len());
+            self.pages.push(FilePage { files, first, starts });
+        }
+    }
+
+    fn file(&self, position: usize) -> Option<&SourceFile> {
+        let page = self.pages.partition_point(|page| page.first <= position).checked_sub(1)?;
+        self.pages[page].files.get(position - self.pages[page].first)
     }
 
     /// The path of the main file.
     pub(crate) fn main_file(&self) -> &Path {
-        self.files.first().map_or(Path::new(""), |file| &file.path)
+        self.file(0).map_or(Path::new(""), |file| &file.path)
     }
 
     /// The folder of the main file.
     pub(crate) fn folder(&self) -> &Path {
-        self.files.first().map_or(Path::new(""), SourceFile::folder)
+        self.file(0).map_or(Path::new(""), SourceFile::folder)
     }
 
     /// The folder of the file that contains a listener.
@@ -65,7 +86,7 @@ impl SourceFiles {
     }
 
     fn folder_of_item(&self, list: usize, position: usize) -> &Path {
-        self.files.get(self.file_of_item(list, position)).map_or(Path::new(""), SourceFile::folder)
+        self.file(self.file_of_item(list, position).0).map_or(Path::new(""), SourceFile::folder)
     }
 
     /// The position of the file of a path; 0 for the main file.
@@ -82,7 +103,9 @@ impl SourceFiles {
     pub fn path_in_file(&self, path: &str) -> String {
         match self.file_and_path(path) {
             (0, path) => path,
-            (file, path) => format!("{}: {path}", self.files[file].path.display()),
+            (file, path) => {
+                format!("{}: {path}", self.file(file).map_or(Path::new(""), |file| &file.path).display())
+            }
         }
     }
 
@@ -93,14 +116,17 @@ impl SourceFiles {
         let Some(list) = SPREAD_LISTS.iter().position(|known| *known == list) else { return whole() };
         let Some((position, below)) = rest.split_once(']') else { return whole() };
         let Ok(position) = position.parse::<usize>() else { return whole() };
-        let holder = self.file_of_item(list, position);
-        let start = self.files.get(holder).map_or(0, |file| file.starts[list]);
+        let (holder, start) = self.file_of_item(list, position);
         (holder, format!("{}[{}]{below}", SPREAD_LISTS[list], position - start))
     }
 
-    /// The last file whose items begin at or before this position.
-    fn file_of_item(&self, list: usize, position: usize) -> usize {
-        self.files.partition_point(|file| file.starts[list] <= position).saturating_sub(1)
+    /// The last file whose items begin at or before this position, and the position where they begin.
+    fn file_of_item(&self, list: usize, position: usize) -> (usize, usize) {
+        let after = self.pages.partition_point(|page| page.starts[list] <= position);
+        let Some(page) = after.checked_sub(1).map(|page| &self.pages[page]) else { return (0, 0) };
+        let start = |file: &SourceFile| page.starts[list] + file.starts[list];
+        let last = page.files.partition_point(|file| start(file) <= position).saturating_sub(1);
+        (page.first + last, start(&page.files[last]))
     }
 
     /// Adds file, line and ids to each problem. `texts` are the texts of the files, in their order.
@@ -133,7 +159,7 @@ impl SourceFiles {
         if home.is_empty() && known.line.is_none() {
             return; // a problem of the file as a whole
         }
-        let (Some(source), Some(located)) = (self.files.get(file), located.get(&file)) else { return };
+        let (Some(source), Some(located)) = (self.file(file), located.get(&file)) else { return };
         *site = Some(site_of(&source.path, &home, known, located));
         *path = home;
     }
@@ -190,9 +216,30 @@ mod tests {
 
     fn three_files() -> SourceFiles {
         let mut sources = SourceFiles::new(Path::new("etc/gateway.yaml"));
-        sources.add_file(Path::new("etc/d/a.yaml").into(), [0, 2, 0, 0, 1]);
-        sources.add_file(Path::new("etc/d/b.yaml").into(), [1, 2, 1, 3, 1]);
+        sources.add_page(
+            [file("etc/d/a.yaml", [0, 0, 0, 0, 0]), file("etc/d/b.yaml", [1, 0, 1, 3, 0])].into(),
+            [0, 2, 0, 0, 1],
+        );
         sources
+    }
+
+    fn file(path: &str, starts: ListCounts) -> SourceFile {
+        SourceFile { path: Path::new(path).into(), starts }
+    }
+
+    #[test]
+    fn pages_are_divided_anywhere() {
+        let mut sources = SourceFiles::new(Path::new("etc/gateway.yaml"));
+        sources.add_page([].into(), [0, 2, 0, 0, 1]);
+        sources.add_page([file("etc/d/a.yaml", [0; 5])].into(), [0, 2, 0, 0, 1]);
+        sources.add_page([file("etc/d/b.yaml", [0; 5])].into(), [1, 2, 1, 3, 1]);
+        let whole = three_files();
+        for list in SPREAD_LISTS {
+            for position in 0..6 {
+                let path = format!("{list}[{position}].id");
+                assert_eq!(sources.file_and_path(&path), whole.file_and_path(&path), "{path}");
+            }
+        }
     }
 
     #[test]

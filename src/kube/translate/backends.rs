@@ -63,7 +63,12 @@ impl BackendUses {
     pub(super) fn sum<'a>(all: impl Iterator<Item = &'a Self> + Clone) -> Self {
         let (mut services, mut backends, mut policies) = (HashSet::new(), HashSet::new(), HashSet::new());
         Self {
-            services: all.clone().flat_map(|uses| &uses.services).filter(|one| services.insert(*one)).cloned().collect(),
+            services: all
+                .clone()
+                .flat_map(|uses| &uses.services)
+                .filter(|one| services.insert(*one))
+                .cloned()
+                .collect(),
             backends: all
                 .clone()
                 .flat_map(|uses| &uses.backends)

@@ -11,13 +11,14 @@
 //! Leaves to others: the routes of a set (`host_table`, `path_table`).
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use super::host_table::HostTable;
 use crate::model::Name;
+use crate::policy::shared_list::KeptEnds;
 use crate::policy::subsystem::{ListenerScope, Subsystem};
 
 /// What callers may send to a listener, or to a virtual host.
@@ -61,7 +62,10 @@ pub const ANY_HOST: &str = "*";
 
 /// The listeners, each with its sets of routes. A set is named by its position.
 #[derive(Debug, Default)]
-pub(super) struct ListenerTable(HashMap<Name, ListenerRoutes>);
+pub(super) struct ListenerTable {
+    listeners: HashMap<Name, ListenerRoutes>,
+    visible: VisibleSubsystems,
+}
 
 /// The sets of routes of one listener.
 #[derive(Debug)]
@@ -73,7 +77,10 @@ struct ListenerRoutes {
 
 /// The sets of routes, each with its position.
 #[derive(Debug, Default)]
-pub(super) struct RouteSets(BTreeMap<RouteSet, usize>);
+pub(super) struct RouteSets {
+    positions: BTreeMap<RouteSet, usize>,
+    any_connections: bool,
+}
 
 /// The routes that are visible at a place.
 #[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,54 +89,70 @@ pub(super) struct RouteSet {
     pub(super) members: Vec<usize>,
     /// Whether the place takes TLS connections of subsystems only: no HTTP.
     pub(super) has_no_http: bool,
+    /// Whether there is a subsystem, here or elsewhere, whose commands are TLS connections.
+    pub(super) any_connections: bool,
 }
 
 impl RouteSets {
     fn position(&mut self, members: Vec<usize>, protocol: DownstreamProtocol) -> usize {
-        let next = self.0.len();
-        let set = RouteSet { members, has_no_http: protocol == DownstreamProtocol::Tls };
-        *self.0.entry(set).or_insert(next)
+        let (next, any_connections) = (self.positions.len(), self.any_connections);
+        let set = RouteSet { members, has_no_http: protocol == DownstreamProtocol::Tls, any_connections };
+        *self.positions.entry(set).or_insert(next)
     }
 
     /// The sets in the order of their positions.
     pub(super) fn into_ordered(self) -> Vec<RouteSet> {
-        let mut ordered: Vec<_> = self.0.into_iter().collect();
+        let mut ordered: Vec<_> = self.positions.into_iter().collect();
         ordered.sort_unstable_by_key(|(_, position)| *position);
         ordered.into_iter().map(|(set, _)| set).collect()
     }
 }
 
+/// What is visible on each listener, by the positions of subsystems.
+#[derive(Debug, Default)]
+struct VisibleSubsystems {
+    listeners: Vec<ListenerRouting>,
+    /// The subsystems that are bound to no listener.
+    everywhere: Vec<usize>,
+    /// The subsystems whose commands are TLS connections.
+    connections: Vec<usize>,
+    /// For each listener its places: all hosts that no virtual host matches, then the virtual hosts.
+    places: Vec<Vec<VisiblePlace>>,
+}
+
 /// A listener, or one of its virtual hosts, with the positions of the subsystems that are visible there.
-struct VisiblePlace<'a> {
-    virtual_host: Option<&'a Name>,
+#[derive(Clone, Debug)]
+struct VisiblePlace {
+    virtual_host: Option<Name>,
     protocol: DownstreamProtocol,
     members: Vec<usize>,
 }
 
-/// The places of one listener: all hosts that no virtual host matches, then the virtual hosts.
-type ListenerPlaces<'a> = Vec<VisiblePlace<'a>>;
-
 impl ListenerTable {
-    /// Builds the table. The first set, at position 0, is that of listeners without any binding.
-    pub(super) fn build(subsystems: &[Arc<Subsystem>], listeners: &[ListenerRouting]) -> (Self, RouteSets) {
-        let mut sets = RouteSets::default();
-        let is_unbound = |(_, one): &(usize, &Arc<Subsystem>)| one.scope.listeners.is_empty();
-        let everywhere: Vec<usize> = subsystems.iter().enumerate().filter(is_unbound).map(|(index, _)| index).collect();
-        let any_bound = everywhere.len() < subsystems.len();
-        sets.position(everywhere, DownstreamProtocol::default());
-        let any_connections = subsystems.iter().any(|one| one.tls_mode.is_some());
+    /// Builds the table. The first set, at position 0, is that of listeners without any binding. `before` is the table
+    /// of other subsystems.
+    pub(super) fn build(
+        subsystems: &[Arc<Subsystem>],
+        listeners: &[ListenerRouting],
+        before: Option<(&Self, &[Arc<Subsystem>])>,
+    ) -> (Self, RouteSets) {
+        let before = before.map(|(before, known)| (&before.visible, known));
+        let visible = VisibleSubsystems::new(subsystems, listeners, before);
+        let any_bound = visible.everywhere.len() < subsystems.len();
+        let any_connections = !visible.connections.is_empty();
+        let mut sets = RouteSets { any_connections, ..RouteSets::default() };
+        sets.position(visible.everywhere.clone(), DownstreamProtocol::default());
         let is_special = |protocol| match protocol {
             DownstreamProtocol::Https => false,
             DownstreamProtocol::Http => any_connections,
             DownstreamProtocol::Tls => true,
         };
         // Other listeners have the first set.
-        let own_sets = listeners.iter().filter(|one| !one.hosts.is_empty() || any_bound || is_special(one.protocol));
-        let own_sets: Vec<&ListenerRouting> = own_sets.collect();
-        let places = visible_places(subsystems, &own_sets);
+        let own_sets = listeners.iter().zip(&visible.places);
+        let own_sets = own_sets.filter(|(one, _)| !one.hosts.is_empty() || any_bound || is_special(one.protocol));
         let mut table = HashMap::new();
-        for (ListenerRouting { listener, hosts, .. }, places) in own_sets.into_iter().zip(places) {
-            let positions = places.into_iter().map(|place| sets.position(place.members, place.protocol));
+        for (ListenerRouting { listener, hosts, .. }, places) in own_sets {
+            let positions = places.iter().map(|place| sets.position(place.members.clone(), place.protocol));
             let positions: Vec<usize> = positions.collect();
             let [other_hosts, virtual_hosts @ ..] = &positions[..] else { continue };
             let virtual_hosts = hosts.iter().zip(virtual_hosts).map(|(VirtualHost { host, .. }, set)| {
@@ -138,51 +161,94 @@ impl ListenerTable {
             let virtual_hosts = HostTable::build(virtual_hosts);
             table.insert(listener.clone(), ListenerRoutes { virtual_hosts, other_hosts: *other_hosts });
         }
-        (Self(table), sets)
+        (Self { listeners: table, visible }, sets)
     }
 
     /// The position of the set that holds the routes of a listener and a host.
     pub(super) fn set_of(&self, listener: &Name, host: &str) -> usize {
-        if self.0.is_empty() {
+        if self.listeners.is_empty() {
             return 0;
         }
-        let Some(routes) = self.0.get(listener) else { return 0 };
+        let Some(routes) = self.listeners.get(listener) else { return 0 };
         let matched = routes.virtual_hosts.visit_values(host, "/", |set, _| ControlFlow::Break(*set));
         matched.unwrap_or(routes.other_hosts)
     }
 }
 
-/// The places of these listeners, with the subsystems that are visible there: those that are bound to the place, to its
-/// listener or to nothing. Those whose commands are TLS connections are not visible where there is no TLS.
-fn visible_places<'a>(subsystems: &[Arc<Subsystem>], listeners: &[&'a ListenerRouting]) -> Vec<ListenerPlaces<'a>> {
-    let place = |virtual_host, protocol| VisiblePlace { virtual_host, protocol, members: Vec::new() };
-    let places_of = |listener: &&'a ListenerRouting| {
-        let virtual_hosts = listener.hosts.iter().map(|host| place(Some(&host.name), host.protocol));
-        std::iter::once(place(None, listener.protocol)).chain(virtual_hosts).collect()
-    };
-    let mut all: Vec<ListenerPlaces<'a>> = listeners.iter().map(places_of).collect();
-    let mut positions: HashMap<&Name, Vec<usize>, RandomState> = HashMap::default();
-    for (position, listener) in listeners.iter().enumerate() {
-        positions.entry(&listener.listener).or_default().push(position);
+impl VisibleSubsystems {
+    /// What is visible of these subsystems: those that are bound to the place, to its listener or to nothing. Those
+    /// whose commands are TLS connections are not visible where there is no TLS. Subsystems at an end of the list that
+    /// `before` has at the same end are not looked at again.
+    fn new(
+        subsystems: &[Arc<Subsystem>],
+        listeners: &[ListenerRouting],
+        before: Option<(&Self, &[Arc<Subsystem>])>,
+    ) -> Self {
+        match before.filter(|(before, _)| before.listeners == listeners) {
+            Some((before, known)) => {
+                let kept = KeptEnds::between(known, subsystems);
+                before.replaced(&Self::of(subsystems, kept.replaced_after(), listeners), &kept)
+            }
+            None => Self::of(subsystems, 0..subsystems.len(), listeners),
+        }
     }
-    for (index, subsystem) in subsystems.iter().enumerate() {
+
+    /// What is visible of the subsystems at these positions.
+    fn of(subsystems: &[Arc<Subsystem>], positions: Range<usize>, listeners: &[ListenerRouting]) -> Self {
+        let place = |virtual_host, protocol| VisiblePlace { virtual_host, protocol, members: Vec::new() };
+        let places_of = |listener: &ListenerRouting| {
+            let virtual_hosts = listener.hosts.iter().map(|host| place(Some(host.name.clone()), host.protocol));
+            std::iter::once(place(None, listener.protocol)).chain(virtual_hosts).collect()
+        };
+        let places = listeners.iter().map(places_of).collect();
+        let mut visible = Self { listeners: listeners.to_vec(), places, ..Self::default() };
+        let mut by_name: HashMap<&Name, Vec<usize>, RandomState> = HashMap::default();
+        for (position, listener) in listeners.iter().enumerate() {
+            by_name.entry(&listener.listener).or_default().push(position);
+        }
+        for index in positions {
+            visible.add(index, &subsystems[index], &by_name);
+        }
+        visible
+    }
+
+    fn add(&mut self, index: usize, subsystem: &Subsystem, by_name: &HashMap<&Name, Vec<usize>, RandomState>) {
         let has_connections = subsystem.tls_mode.is_some();
+        if has_connections {
+            self.connections.push(index);
+        }
         if subsystem.scope.listeners.is_empty() {
-            all.iter_mut().flatten().for_each(|place| place.add(index, has_connections));
+            self.everywhere.push(index);
+            self.places.iter_mut().flatten().for_each(|place| place.add(index, has_connections));
         }
         for ListenerScope { listener, virtual_host } in &subsystem.scope.listeners {
-            for position in positions.get(listener).into_iter().flatten() {
-                let bound = |place: &&mut VisiblePlace<'_>| {
-                    virtual_host.is_none() || virtual_host.as_ref() == place.virtual_host
-                };
-                all[*position].iter_mut().filter(bound).for_each(|place| place.add(index, has_connections));
+            for position in by_name.get(listener).into_iter().flatten() {
+                let bound = |place: &&mut VisiblePlace| virtual_host.is_none() || *virtual_host == place.virtual_host;
+                self.places[*position].iter_mut().filter(bound).for_each(|place| place.add(index, has_connections));
             }
         }
     }
-    all
+
+    /// The same, with `middle` between the kept ends.
+    fn replaced(&self, middle: &Self, kept: &KeptEnds) -> Self {
+        let places = self.places.iter().zip(&middle.places).map(|(before, middle)| {
+            let places = before.iter().zip(middle);
+            let places = places.map(|(before, middle)| VisiblePlace {
+                members: kept.positions(&before.members, &middle.members),
+                ..middle.clone()
+            });
+            places.collect()
+        });
+        Self {
+            listeners: middle.listeners.clone(),
+            everywhere: kept.positions(&self.everywhere, &middle.everywhere),
+            connections: kept.positions(&self.connections, &middle.connections),
+            places: places.collect(),
+        }
+    }
 }
 
-impl VisiblePlace<'_> {
+impl VisiblePlace {
     /// Adds a subsystem, once.
     fn add(&mut self, index: usize, has_connections: bool) {
         let is_hidden = has_connections && self.protocol == DownstreamProtocol::Http;

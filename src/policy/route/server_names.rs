@@ -50,7 +50,7 @@ impl ServerNameTable {
     /// that is a conflict.
     pub(super) fn compile(subsystems: &[Arc<Subsystem>], set: &RouteSet, conflicts: &mut Vec<PolicyConflict>) -> Self {
         let members = || set.members.iter().map(|index| (*index, &subsystems[*index]));
-        let has_connections = members().any(|(_, subsystem)| subsystem.tls_mode.is_some());
+        let has_connections = set.any_connections && members().any(|(_, subsystem)| subsystem.tls_mode.is_some());
         let claimants = members().filter(|(_, one)| has_connections && (one.tls_mode.is_some() || !set.has_no_http));
         let claims = claimants.flat_map(|one| one.1.scope.claimed_hosts().map(move |host| (one, host)));
         let mut holders: BTreeMap<Option<&str>, usize> = BTreeMap::new();

@@ -14,7 +14,7 @@ use crate::config::settings::gateway_settings::{
 use crate::model::CalendarOffset;
 use crate::policy::Durability;
 
-use super::compile_context::CompileContext;
+use super::compile_context::{CompileContext, ServerDocuments};
 use super::doc_path::DocPath;
 use super::values::{count_or, duration_or, nonzero_duration_or, parse_address};
 use super::{listeners, scalars};
@@ -32,6 +32,7 @@ pub(crate) const DURABILITY_KEYWORDS: [(&str, Durability); 2] =
 
 pub(crate) fn compile_settings(
     document: &ConfigDocument,
+    servers: &ServerDocuments<'_>,
     context: CompileContext<'_>,
     root: &DocPath<'_>,
 ) -> GatewaySettings {
@@ -47,7 +48,7 @@ pub(crate) fn compile_settings(
         durability: compile_durability(document.ledger.durability.as_deref(), Durability::default(), &ledger),
         sync_every: compile_sync_every(document.ledger.sync_every.as_deref(), &ledger.key("syncEvery")),
         compact_after: compile_compact_after(document.ledger.compact_after.as_deref(), &ledger.key("compactAfter")),
-        workers: compile_workers(document, &root.key("workers")),
+        workers: compile_workers((document, servers), &root.key("workers")),
         calendar: compile_calendar(document, root),
         shutdown: compile_shutdown(document.shutdown.as_ref(), &root.key("shutdown")),
         capacity: compile_capacity(document.capacity.as_ref(), &root.key("capacity")),
@@ -108,8 +109,8 @@ fn compile_compact_after(text: Option<&str>, place: &DocPath<'_>) -> Option<Dura
     Some(after)
 }
 
-fn compile_workers(document: &ConfigDocument, place: &DocPath<'_>) -> usize {
-    let Some(workers) = document.workers else { return default_workers(document) };
+fn compile_workers((document, servers): (&ConfigDocument, &ServerDocuments<'_>), place: &DocPath<'_>) -> usize {
+    let Some(workers) = document.workers else { return default_workers(servers) };
     if !(1..=WORKERS_MAX).contains(&workers) {
         place.problem(format!("{workers} is not a number of threads between 1 and {WORKERS_MAX}"));
     }
@@ -119,10 +120,10 @@ fn compile_workers(document: &ConfigDocument, place: &DocPath<'_>) -> usize {
 /// The default number of workers: one per core, but at most the smallest `maxRequests` of a server, because that limit
 /// is divided among the workers. Otherwise a configuration that is valid on one machine would have a problem on another
 /// machine with more cores.
-fn default_workers(document: &ConfigDocument) -> usize {
+fn default_workers(documents: &ServerDocuments<'_>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let servers = document.subsystems.iter().flat_map(|subsystem| &subsystem.upstreams);
-    let servers = servers.chain(document.backends.iter().filter_map(|backend| backend.upstreams.as_ref()).flatten());
+    let servers = documents.subsystems.iter().flat_map(|(_, subsystem)| &subsystem.upstreams);
+    let servers = servers.chain(documents.backends.iter().filter_map(|backend| backend.upstreams.as_ref()).flatten());
     let fewest = servers.filter_map(|server| server.max_requests).filter(|max| *max > 0).min();
     fewest.and_then(|fewest| usize::try_from(fewest).ok()).map_or(cores, |fewest| fewest.min(cores))
 }

@@ -198,9 +198,9 @@ fn changed_file_is_parsed_again_and_unchanged_ones_are_not() {
     assert_eq!(kept(&loader, "teams.d/a.yaml"), a);
     assert_ne!(kept(&loader, "teams.d/b.yaml"), b);
     assert_eq!(
-        loader.main.as_ref().map(|main| main.document.departments.len()),
-        Some(1),
-        "the departments of the main file only"
+        loader.main.as_ref().map(|main| (main.own_counts[1], main.document.departments.len())),
+        Some((1, 3)),
+        "the department of the main file, and those of the last valid load"
     );
 }
 

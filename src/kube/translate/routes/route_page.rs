@@ -130,7 +130,10 @@ impl RoutePages {
     }
 
     /// The routes that have looked up one of these Services.
-    pub(super) fn with_services<'a>(&'a self, services: &'a HashSet<ObjectKey>) -> impl Iterator<Item = &'a RoutePlace> {
+    pub(super) fn with_services<'a>(
+        &'a self,
+        services: &'a HashSet<ObjectKey>,
+    ) -> impl Iterator<Item = &'a RoutePlace> {
         let pages = self.0.iter().filter(|page| page.uses.has_one_of(services));
         let routes = pages.flat_map(|page| &page.routes);
         routes.filter(|route| route.translated.uses.has_one_of(services)).map(|route| &route.place)
@@ -164,9 +167,11 @@ impl RoutePages {
         let mut routes: Vec<PlacedRoute> = known.iter().filter(is_kept).cloned().collect();
         routes.extend(change.added);
         routes.sort_by(|one, other| one.place.cmp(&other.place));
-        if let Some(next) = self.0.get(end).filter(|next| {
-            routes.len() < PAGE_ROUTES_MIN && routes.len() + next.routes.len() <= PAGE_ROUTES_MAX
-        }) {
+        if let Some(next) = self
+            .0
+            .get(end)
+            .filter(|next| routes.len() < PAGE_ROUTES_MIN && routes.len() + next.routes.len() <= PAGE_ROUTES_MAX)
+        {
             routes.extend(next.routes.iter().cloned());
             end += 1;
         }
