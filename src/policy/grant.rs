@@ -143,10 +143,12 @@ pub(crate) struct GrantTable {
     /// All rules, in the order of the document.
     rules: Vec<Arc<GrantRule>>,
     /// The rules of each department and subsystem, in the order of the document.
-    allowed: HashMap<GrantedPair, Arc<[Arc<GrantRule>]>, RandomState>,
+    allowed: AllowedRules,
     /// The limits of grants with limits: by department number and command number.
-    limits: HashMap<(u32, u32), TrafficLimits, RandomState>,
+    limits: Arc<HashMap<(u32, u32), TrafficLimits, RandomState>>,
 }
+
+type AllowedRules = HashMap<GrantedPair, Arc<[Arc<GrantRule>]>, RandomState>;
 
 impl GrantTable {
     /// Compiles the table of these rules. It shares with the table `before` what is the same.
@@ -154,20 +156,16 @@ impl GrantTable {
         let mut allowed = before.map(|before| before.allowed.clone()).unwrap_or_default();
         let known = before.map(|before| &before.rules[..]).unwrap_or_default();
         let changes = ListChanges::between(known, &rules);
-        let mut changed: HashMap<GrantedPair, Vec<Arc<GrantRule>>, RandomState> =
-            changes.all().map(|rule| (rule.pair, Vec::new())).collect();
-        if !changed.is_empty() {
-            for rule in &rules {
-                changed.entry(rule.pair).and_modify(|rules| rules.push(Arc::clone(rule)));
-            }
-        }
-        for (pair, rules) in changed {
+        for (pair, rules) in changed_pairs(&changes, &allowed, &rules) {
             match rules.is_empty() {
                 true => drop(allowed.remove(&pair)),
                 false => drop(allowed.insert(pair, rules.into())),
             }
         }
-        let limits = limits_of_rules(&rules);
+        let limits = match before.filter(|_| changes.all().all(|rule| rule.limits.is_none())) {
+            Some(before) => Arc::clone(&before.limits),
+            None => Arc::new(limits_of_rules(&rules)),
+        };
         Self { rules, allowed, limits }
     }
 
@@ -229,6 +227,32 @@ impl GrantTable {
         let index = self.rules.iter().position(|one| Arc::ptr_eq(one, rule))?;
         Some(GrantOrigin { index, pattern: &rule.globs.get(grant.glob)?.glob.text })
     }
+}
+
+/// The pairs with other rules than `before`, each with its rules in the order of the document. Only if a pair keeps a
+/// rule are all rules looked at.
+fn changed_pairs(
+    changes: &ListChanges<'_, GrantRule>,
+    before: &AllowedRules,
+    rules: &[Arc<GrantRule>],
+) -> HashMap<GrantedPair, Vec<Arc<GrantRule>>, RandomState> {
+    let mut pairs: HashMap<GrantedPair, Vec<Arc<GrantRule>>, RandomState> =
+        changes.removed.iter().map(|rule| (rule.pair, Vec::new())).collect();
+    for rule in &changes.added {
+        pairs.entry(rule.pair).or_default().push(Arc::clone(rule));
+    }
+    let removed: HashSet<*const GrantRule, RandomState> =
+        changes.removed.iter().map(|rule| Arc::as_ptr(rule)).collect();
+    let keeps_any = |pair: &GrantedPair| {
+        before.get(pair).is_some_and(|rules| rules.iter().any(|rule| !removed.contains(&Arc::as_ptr(rule))))
+    };
+    if pairs.keys().any(keeps_any) {
+        pairs.values_mut().for_each(Vec::clear);
+        for rule in rules {
+            pairs.entry(rule.pair).and_modify(|rules| rules.push(Arc::clone(rule)));
+        }
+    }
+    pairs
 }
 
 /// The limits that rules set. The first rule that limits a command decides.

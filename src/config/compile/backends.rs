@@ -13,7 +13,7 @@ use crate::config::document::{
 use crate::model::{Name, NameInterner};
 use crate::policy::{Backend, BackendTimeouts, EndpointDiscovery, UpstreamProtocol};
 
-use super::compile_context::{BackendParts, PartList, PartSearch, ServerDocuments};
+use super::compile_context::{BackendParts, PartList, ServerDocuments};
 use super::doc_path::DocPath;
 use super::values::nonzero_duration_or;
 use super::{scalars, upstreams};
@@ -30,6 +30,8 @@ pub(crate) struct CompiledBackends<'a> {
     by_id: HashMap<&'a str, usize, RandomState>,
     /// The position of each backend, by its number.
     by_number: HashMap<u32, usize, RandomState>,
+    /// Whether they are the same values, in the same order, as those of the document before.
+    pub(crate) are_as_before: bool,
     /// The backends that were found since the last call of [`Self::take_found`].
     found: RefCell<Vec<Arc<Backend>>>,
 }
@@ -68,42 +70,68 @@ pub(crate) fn compile_backends<'a, T>(
     before: Option<(&BackendParts, &PartList<SubsystemDocument, T>)>,
     root: &DocPath<'_>,
 ) -> (CompiledBackends<'a>, BackendParts) {
-    let (mut compiled, mut parts) = (CompiledBackends::default(), BackendParts::default());
-    let mut search = PartSearch::new(before.map(|(backends, _)| &backends.own));
-    for (index, written) in servers.subsystems.iter().filter(|(_, written)| !written.upstreams.is_empty()) {
-        let backend = search.find(written).map(Arc::clone).unwrap_or_else(|| {
-            let place = root.key("subsystems").item(*index);
-            Arc::new(Backend { is_own: true, ..compile_servers(written.servers(), (workers, numbers), &place) })
-        });
-        parts.own.push(written, Arc::clone(&backend));
-        compiled.add(&written.id, backend);
+    let with_servers = servers.subsystems.iter().filter(|(_, written)| !written.upstreams.is_empty());
+    let (positions, own): (Vec<usize>, Vec<Arc<SubsystemDocument>>) =
+        with_servers.map(|(index, written)| (*index, Arc::clone(written))).unzip();
+    let renewed_own = PartList::renewed(
+        &own,
+        before.map(|(backends, _)| &backends.own),
+        |_| true,
+        |index, written| {
+            let place = root.key("subsystems").item(positions[index]);
+            let servers = compile_servers(written.servers(), (workers, numbers), &place);
+            Some(Arc::new(Backend { is_own: true, ..servers }))
+        },
+    );
+    let known = before.map(|(backends, _)| &backends.named);
+    let new = known.map_or_else(|| (0..document.backends.len()).collect(), |known| known.unknown(&document.backends));
+    check_ids(document, (&new, before.map(|(_, subsystems)| subsystems)), root);
+    let renewed_named = PartList::renewed(
+        &document.backends,
+        known,
+        |_| true,
+        |index, written| {
+            Some(Arc::new(compile_backend(written, (workers, numbers), &root.key("backends").item(index))))
+        },
+    );
+    let mut compiled = CompiledBackends {
+        are_as_before: before.is_some()
+            && [&renewed_own.gone, &renewed_named.gone].into_iter().all(|gone| gone.is_empty())
+            && renewed_own.compiled + renewed_named.compiled == 0,
+        ..CompiledBackends::default()
+    };
+    let written = servers.with_upstreams().map(|written| &written.id);
+    let written = written.chain(document.backends.iter().map(|written| &written.id));
+    for (id, backend) in written.zip(renewed_own.list.parts().chain(renewed_named.list.parts())) {
+        compiled.add(id, Arc::clone(backend));
     }
+    (compiled, BackendParts { own: renewed_own.list, named: renewed_named.list })
+}
+
+/// Reports the backends that have the id of an earlier one, or of a subsystem. `new` are the positions of the backends
+/// that the document before does not have.
+fn check_ids<T>(
+    document: &ConfigDocument,
+    (new, before): (&[usize], Option<&PartList<SubsystemDocument, T>>),
+    root: &DocPath<'_>,
+) {
     if document.backends.is_empty() {
-        return (compiled, parts);
+        return;
     }
-    let subsystems = SubsystemPlaces::new(document, before.map(|(_, subsystems)| subsystems));
+    let subsystems = SubsystemPlaces::new(document, before);
+    let mut new = new.iter().copied().peekable();
     let mut named: HashMap<&str, usize, RandomState> = HashMap::default();
-    let mut search = PartSearch::new(before.map(|(backends, _)| &backends.named));
     for (index, written) in document.backends.iter().enumerate() {
-        let known = search.find(written).map(Arc::clone);
-        let subsystem = subsystems.find(&written.id, known.is_none());
-        let backend = known.unwrap_or_else(|| {
-            Arc::new(compile_backend(written, (workers, numbers), &root.key("backends").item(index)))
-        });
-        if let Some(subsystem) = subsystem {
-            let place = root.key("backends").item(index);
+        let place = root.key("backends").item(index).key("id");
+        if let Some(subsystem) = subsystems.find(&written.id, new.next_if_eq(&index).is_some()) {
             let message = format!("{:?} is the id of a subsystem; ids of backends and subsystems differ", written.id);
-            place.key("id").problem_beside(message, &root.key("subsystems").item(subsystem).key("id"));
+            place.problem_beside(message, &root.key("subsystems").item(subsystem).key("id"));
         }
         if let Some(first) = named.insert(&written.id, index) {
-            let place = root.key("backends").item(index);
             let message = format!("{:?} is the id of two backends", written.id);
-            place.key("id").problem_beside(message, &root.key("backends").item(first).key("id"));
+            place.problem_beside(message, &root.key("backends").item(first).key("id"));
         }
-        parts.named.push(written, Arc::clone(&backend));
-        compiled.add(&written.id, backend);
     }
-    (compiled, parts)
 }
 
 /// The positions of the subsystems, by their ids.
@@ -116,10 +144,10 @@ struct SubsystemPlaces<'a> {
 
 impl<'a> SubsystemPlaces<'a> {
     fn new<T>(document: &'a ConfigDocument, before: Option<&PartList<SubsystemDocument, T>>) -> Self {
-        let mut search = PartSearch::new(before);
-        let placed = document.subsystems.iter().enumerate();
-        let new = placed.filter(|(_, written)| search.find(written).is_none());
-        Self { document, all: OnceCell::new(), new: new.map(|(index, written)| (written.id.as_str(), index)).collect() }
+        let all = || (0..document.subsystems.len()).collect();
+        let new = before.map_or_else(all, |before| before.unknown(&document.subsystems)).into_iter();
+        let new = new.map(|index| (document.subsystems[index].id.as_str(), index)).collect();
+        Self { document, all: OnceCell::new(), new }
     }
 
     /// The subsystem with the id of a backend. A backend and a subsystem of the document before have different ids.

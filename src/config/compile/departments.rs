@@ -31,6 +31,14 @@ pub(crate) struct CompiledDepartments {
 /// Departments with the documents that they were compiled from.
 pub(crate) type KeptDepartments = (Vec<Arc<DepartmentDocument>>, CompiledDepartments);
 
+/// The departments that subsystems and grants may name.
+#[derive(Clone, Copy)]
+pub(crate) struct KnownDepartments<'a> {
+    pub(crate) all: &'a [Arc<DepartmentPolicy>],
+    /// Whether they are the same values as those of the document before.
+    pub(crate) are_as_before: bool,
+}
+
 /// Compiles the departments. Those of `before` are used again if all their documents are the same: departments may
 /// claim identities from each other.
 pub(crate) fn compile_departments(

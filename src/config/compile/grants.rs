@@ -10,10 +10,11 @@ use foldhash::fast::RandomState;
 
 use crate::config::document::GrantDocument;
 use crate::model::NameInterner;
-use crate::policy::{CommandGlob, DepartmentPolicy, GlobMatches, GrantRule, Subsystem};
+use crate::policy::{CommandGlob, GlobMatches, GrantRule, Subsystem};
 
 use super::commands::subsystem_key;
-use super::compile_context::{PartList, PartSearch};
+use super::compile_context::PartList;
+use super::departments::KnownDepartments;
 use super::doc_path::DocPath;
 use super::limits::compile_limits;
 use super::subsystems::CompiledSubsystems;
@@ -35,7 +36,7 @@ impl GrantPart {
 
     /// Whether its names still mean the same department and the same subsystem.
     fn is_current(&self, known: &KnownNames<'_>) -> bool {
-        (known.has_same_departments || known.numbers.contains(&self.department))
+        (known.departments.are_as_before || known.numbers.contains(&self.department))
             && !known.compiled.gone.contains(&Arc::as_ptr(&self.subsystem))
     }
 }
@@ -43,11 +44,9 @@ impl GrantPart {
 /// The names that grants may refer to, and the globs parsed so far.
 pub(crate) struct KnownNames<'a> {
     interner: &'a NameInterner,
-    departments: &'a [Arc<DepartmentPolicy>],
+    departments: KnownDepartments<'a>,
     /// The numbers of the departments.
     numbers: HashSet<u32, RandomState>,
-    /// Whether the departments are those of the document before.
-    has_same_departments: bool,
     compiled: &'a CompiledSubsystems,
     globs: RefCell<HashMap<String, Result<Arc<CommandGlob>, String>>>,
 }
@@ -55,11 +54,11 @@ pub(crate) struct KnownNames<'a> {
 impl<'a> KnownNames<'a> {
     pub(crate) fn new(
         interner: &'a NameInterner,
-        (departments, has_same_departments): (&'a [Arc<DepartmentPolicy>], bool),
+        departments: KnownDepartments<'a>,
         compiled: &'a CompiledSubsystems,
     ) -> Self {
-        let numbers = departments.iter().map(|policy| policy.department.number).collect();
-        Self { interner, departments, numbers, has_same_departments, compiled, globs: RefCell::default() }
+        let numbers = departments.all.iter().map(|policy| policy.department.number).collect();
+        Self { interner, departments, numbers, compiled, globs: RefCell::default() }
     }
 
     /// The number of the department with this id.
@@ -91,18 +90,11 @@ pub(crate) fn compile_grants(
     known: &KnownNames<'_>,
     place: &DocPath<'_>,
 ) -> PartList<GrantDocument, GrantPart> {
-    let (mut search, mut matches) = (PartSearch::new(before), GlobMatches::default());
-    let mut compiled = PartList::with_capacity(grants.len());
-    for (index, grant) in grants.iter().enumerate() {
-        let part = match search.find(grant).filter(|part| part.is_current(known)) {
-            Some(part) => Some(part.clone()),
-            None => compile_grant(grant, (known, &mut matches), &place.item(index)),
-        };
-        if let Some(part) = part {
-            compiled.push(grant, part);
-        }
-    }
-    compiled
+    let mut matches = GlobMatches::default();
+    let is_current = |part: &GrantPart| part.is_current(known);
+    let compile =
+        |index: usize, grant: &Arc<GrantDocument>| compile_grant(grant, (known, &mut matches), &place.item(index));
+    PartList::renewed(grants, before, is_current, compile).list
 }
 
 fn compile_grant(
@@ -115,7 +107,7 @@ fn compile_grant(
     }
     let department = known.department(&grant.department);
     if department.is_none() {
-        let ids = known.departments.iter().map(|policy| policy.department.id.as_str());
+        let ids = known.departments.all.iter().map(|policy| policy.department.id.as_str());
         report_unknown("department", &grant.department, ids, place);
     }
     let subsystem = known.subsystem(&grant.subsystem);

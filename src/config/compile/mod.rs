@@ -37,7 +37,7 @@ use super::parse::problem::ConfigProblem;
 use super::settings::gateway_settings::{GatewaySettings, ListenerSettings, SubsystemTlsSettings};
 pub(crate) use compile_context::CompileContext;
 use compile_context::{BackendParts, CommonInputs, PartList, ServerDocuments};
-use departments::KeptDepartments;
+use departments::{KeptDepartments, KnownDepartments};
 use doc_path::{DocPath, ProblemList};
 use grants::GrantPart;
 use subsystems::SubsystemPart;
@@ -96,19 +96,21 @@ fn compile_parts(
         (context, before.map(|before| &before.departments)),
         &place,
     );
+    let known_departments = KnownDepartments {
+        all: &departments.departments,
+        are_as_before: before
+            .is_some_and(|before| Arc::ptr_eq(&before.departments.1.departments, &departments.departments)),
+    };
     let known = before.map(|before| (&before.backends, &before.subsystems));
     let (backends, backend_parts) =
         backends::compile_backends((document, servers), (settings.workers, context.numbers), known, root);
     let known = before.map(|before| &before.subsystems);
-    let named = (&departments.departments[..], &backends);
-    let (subsystems, subsystem_parts, _new) =
+    let named = (known_departments, &backends);
+    let (subsystems, renewed) =
         subsystems::compile_subsystems(document, (settings, context.numbers), named, known, root);
-    let limited = subsystem_parts.parts().enumerate();
+    let limited = renewed.list.parts().enumerate();
     limits::check_zones(limited.filter_map(|(index, part)| Some((index, part.with_address_limits()?))), root);
-    let known = before.map(|before| &before.departments.1.departments);
-    let has_same_departments = known.is_some_and(|known| Arc::ptr_eq(known, &departments.departments));
-    let named = (&departments.departments[..], has_same_departments);
-    let names = grants::KnownNames::new(context.numbers, named, &subsystems);
+    let names = grants::KnownNames::new(context.numbers, known_departments, &subsystems);
     let known = before.map(|before| &before.grants);
     let grants = grants::compile_grants(&document.grants, known, &names, &root.key("grants"));
     let total = limits::compile_total_limit(document.limits.as_ref(), &root.key("limits"));
@@ -135,10 +137,10 @@ fn compile_parts(
         inputs,
         departments: (document.departments.clone(), departments),
         backends: backend_parts,
-        subsystems: subsystem_parts,
-        grants,
         #[cfg(test)]
-        compiled_subsystems: _new,
+        compiled_subsystems: renewed.compiled,
+        subsystems: renewed.list,
+        grants,
     })
 }
 

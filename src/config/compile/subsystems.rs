@@ -14,7 +14,8 @@ use crate::policy::{Backend, Command, CommandTimeouts, DepartmentPolicy, Listene
 use super::backends::{self, CompiledBackends};
 use super::command_backends::compile_shares;
 use super::command_context::{CommandContext, CommonShape};
-use super::compile_context::{PartList, PartSearch};
+use super::compile_context::{PartList, RenewedParts};
+use super::departments::KnownDepartments;
 use super::doc_path::DocPath;
 use super::values::optional_duration;
 use super::{command_shape, commands, connections, scalars};
@@ -34,6 +35,8 @@ pub(crate) struct CompiledSubsystems {
 #[derive(Clone, Debug)]
 pub(crate) struct SubsystemPart {
     subsystem: Arc<Subsystem>,
+    /// The number of the subsystem.
+    number: u32,
     /// The backends that it names, and its own.
     backends: Arc<[Arc<Backend>]>,
     /// Whether a command has limits of client addresses.
@@ -69,15 +72,14 @@ impl CompiledSubsystems {
     }
 }
 
-/// Compiles the subsystems. Those of `before` that are current are used again. Also returns the parts, and how many of
-/// them are new.
-pub(crate) fn compile_subsystems(
+/// Compiles the subsystems. Those of `before` that are current are used again. Also returns the parts.
+pub(crate) fn compile_subsystems<'b>(
     document: &ConfigDocument,
     (settings, interner): (&GatewaySettings, &NameInterner),
-    (departments, compiled_backends): (&[Arc<DepartmentPolicy>], &CompiledBackends<'_>),
-    before: Option<&PartList<SubsystemDocument, SubsystemPart>>,
+    (departments, compiled_backends): (KnownDepartments<'_>, &CompiledBackends<'_>),
+    before: Option<&'b PartList<SubsystemDocument, SubsystemPart>>,
     root: &DocPath<'_>,
-) -> (CompiledSubsystems, PartList<SubsystemDocument, SubsystemPart>, usize) {
+) -> (CompiledSubsystems, RenewedParts<'b, SubsystemDocument, SubsystemPart>) {
     let place = root.key("subsystems");
     let list = &place;
     let mut context = CommandContext {
@@ -91,32 +93,28 @@ pub(crate) fn compile_subsystems(
         lacks_servers: false,
         subsystems: &document.subsystems,
     };
-    let (mut search, mut new) = (PartSearch::new(before), 0);
-    let mut is_kept = vec![false; before.map_or(0, |before| before.parts().count())];
+    // Then no part is looked at.
+    let all_names_mean_the_same = departments.are_as_before && compiled_backends.are_as_before;
+    let renewed = PartList::renewed(
+        &document.subsystems,
+        before,
+        |part: &SubsystemPart| all_names_mean_the_same || part.is_current(compiled_backends, departments.all),
+        |index, written| Some(compile_part(written, (settings, departments.all), &mut context, &list.item(index))),
+    );
     let mut compiled = CompiledSubsystems::with_capacity(document.subsystems.len());
-    let mut parts = PartList::with_capacity(document.subsystems.len());
-    for (index, written) in document.subsystems.iter().enumerate() {
-        let known = search.find_placed(written);
-        let known = known.filter(|(_, part)| part.is_current(compiled_backends, departments));
-        known.iter().for_each(|(position, _)| is_kept[*position] = true);
-        let part = known.map(|(_, part)| part.clone()).unwrap_or_else(|| {
-            new += 1;
-            compile_part(written, (settings, departments), &mut context, &list.item(index))
-        });
-        match compiled.by_number.entry(part.subsystem.number()) {
+    for (index, part) in renewed.list.parts().enumerate() {
+        match compiled.by_number.entry(part.number) {
             Entry::Vacant(place) => drop(place.insert(index)),
             Entry::Occupied(first) => {
-                let message = format!("{:?} is the id of two subsystems", written.id);
+                let message = format!("{:?} is the id of two subsystems", document.subsystems[index].id);
                 let place = list.item(index).key("id");
                 place.problem_beside(message, &list.item(*first.get()).key("id"));
             }
         }
         compiled.all.push(Arc::clone(&part.subsystem));
-        parts.push(written, part);
     }
-    let before = before.into_iter().flat_map(PartList::parts).zip(is_kept);
-    compiled.gone = before.filter(|(_, is_kept)| !is_kept).map(|(part, _)| Arc::as_ptr(&part.subsystem)).collect();
-    (compiled, parts, new)
+    compiled.gone = renewed.gone.iter().map(|part| Arc::as_ptr(&part.subsystem)).collect();
+    (compiled, renewed)
 }
 
 fn compile_part(
@@ -134,7 +132,7 @@ fn compile_part(
     connections::check_listeners(subsystem.tls_mode, &listeners, &settings.listeners, &place.key("listeners"));
     subsystem.scope = RouteScope::new(hosts, listeners);
     let has_address_limits = subsystem.commands.iter().any(|command| command.address_limits.is_some());
-    SubsystemPart { subsystem: Arc::new(subsystem), backends, has_address_limits }
+    SubsystemPart { number: subsystem.number(), subsystem: Arc::new(subsystem), backends, has_address_limits }
 }
 
 fn compile_subsystem(written: &SubsystemDocument, context: &mut CommandContext<'_>, place: &DocPath<'_>) -> Subsystem {
