@@ -27,7 +27,9 @@ use super::last_good::{LastGoodStore, RecordKeeper};
 use super::service_writer::ServiceWriter;
 use super::settled_routes::SettledRoutes;
 use super::text_checks::TextChecks;
-use super::wanted_status::{WantedObject, document_faults, ingress_events, wanted_routes, wanted_statuses};
+use super::wanted_status::{
+    WantedObject, WantedRoute, WantedRoutes, document_faults, ingress_events, wanted_statuses,
+};
 use crate::clock::Clock;
 use crate::kube::CONTROLLER_NAME;
 use crate::kube::events::{EventReporter, ObjectFaultNote};
@@ -301,20 +303,37 @@ impl Controller {
         for (kind, key, wanted) in &compared {
             self.submit_difference(*kind, key, wanted);
         }
-        for route in wanted_routes(&latest.translation, &latest.config, &faults) {
-            let Some(fact) = self.index.route(route.kind, route.key) else { continue };
-            let may_settle = route.may_settle();
-            if may_settle && self.settled.has(route.key, route.outcome, &fact) {
+        let wanted = WantedRoutes::new(&latest.config, &faults);
+        self.settled.begin(&self.index, &latest.translation.routes);
+        for page in latest.translation.routes.pages() {
+            if wanted.may_settle_all() && self.settled.has_page(page) {
                 continue;
             }
-            let wanted = route.status();
-            let is_shown = !self.submit_difference(route.kind, route.key, &wanted);
-            self.settled.note(route.key, (route.outcome, fact), may_settle && is_shown);
-            compared.push((route.kind, route.key.clone(), wanted));
+            let are_settled = page.iter().map(|route| self.compare_route(wanted.route(route), &mut compared));
+            if are_settled.fold(true, |all, is_settled| all && is_settled) {
+                self.settled.note_page(page);
+            }
+        }
+        for (kind, key) in &latest.translation.other_routes {
+            self.compare_route(wanted.other_route(*kind, key), &mut compared);
         }
         let known = latest.translation.routes.len() + latest.translation.other_routes.len();
         self.settled.trim(known, |kind, key| self.index.route(kind, key).is_some());
         self.report_faults(&compared, &latest);
+    }
+
+    /// Compares the status of a route, unless it has settled. Returns whether it has settled now.
+    fn compare_route(&mut self, route: WantedRoute<'_>, compared: &mut Vec<WantedObject>) -> bool {
+        let Some(fact) = self.index.route(route.kind, route.key) else { return false };
+        let may_settle = route.may_settle();
+        if may_settle && self.settled.has(route.key, route.outcome, &fact) {
+            return true;
+        }
+        let wanted = route.status();
+        let is_shown = !self.submit_difference(route.kind, route.key, &wanted);
+        self.settled.note(route.key, (route.outcome, fact), may_settle && is_shown);
+        compared.push((route.kind, route.key.clone(), wanted));
+        may_settle && is_shown
     }
 
     /// Hands the difference between the wanted and the shown status to the writer. Returns whether there is one.

@@ -54,18 +54,32 @@ impl WantedRoute<'_> {
     }
 }
 
-/// All routes.
-pub(super) fn wanted_routes<'a>(
-    translation: &'a Translation,
+/// The statuses that routes should show.
+#[derive(Clone, Copy)]
+pub(super) struct WantedRoutes<'a> {
     applied: &'a AppliedConfig,
-    faults: &'a DocumentFaults<'_>,
-) -> impl Iterator<Item = WantedRoute<'a>> {
-    let ours = translation.routes.iter().map(move |route| {
-        let fault = route.document.as_ref().and_then(|document| faults.get(document.as_str()));
-        WantedRoute { kind: route.kind, key: &route.key, outcome: Some(route), applied, fault }
-    });
-    let others = translation.other_routes.iter();
-    ours.chain(others.map(move |(kind, key)| WantedRoute { kind: *kind, key, outcome: None, applied, fault: None }))
+    faults: &'a DocumentFaults<'a>,
+}
+
+impl<'a> WantedRoutes<'a> {
+    pub(super) fn new(applied: &'a AppliedConfig, faults: &'a DocumentFaults<'a>) -> Self {
+        Self { applied, faults }
+    }
+
+    /// Whether the status of every route follows from its translation alone.
+    pub(super) fn may_settle_all(&self) -> bool {
+        self.faults.is_empty() && self.applied.rejected.is_none()
+    }
+
+    pub(super) fn route(&self, route: &'a Arc<RouteOutcome>) -> WantedRoute<'a> {
+        let fault = route.document.as_ref().and_then(|document| self.faults.get(document.as_str()));
+        WantedRoute { kind: route.kind, key: &route.key, outcome: Some(route), applied: self.applied, fault }
+    }
+
+    /// A route without a parent of this controller.
+    pub(super) fn other_route(&self, kind: ObjectKind, key: &'a ObjectKey) -> WantedRoute<'a> {
+        WantedRoute { kind, key, outcome: None, applied: self.applied, fault: None }
+    }
 }
 
 /// The status of every object of this controller, beside routes.
@@ -454,7 +468,8 @@ mod tests {
             (applied(&[], &[], Some("a port is in use")), "Pending", ConditionStatus::False),
         ] {
             let faults = document_faults(&applied);
-            let wanted = wanted_routes(&translation, &applied, &faults).next().expect("a route");
+            let route = translation.routes.iter().next().expect("a route");
+            let wanted = WantedRoutes::new(&applied, &faults).route(route);
             assert_eq!(wanted.may_settle(), reason == "Accepted");
             let WantedStatus::Route(parents) = wanted.status() else { panic!("a route") };
             let accepted = &parents[0].conditions[0];

@@ -28,6 +28,8 @@ pub struct FactStore<T> {
     state: KindState,
     revision: IdentityToken,
     changes: ChangeLog,
+    shown_revision: IdentityToken,
+    shown_changes: ChangeLog,
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +46,8 @@ impl<T> Default for FactStore<T> {
             state: KindState::default(),
             revision: IdentityToken::default(),
             changes: ChangeLog::default(),
+            shown_revision: IdentityToken::default(),
+            shown_changes: ChangeLog::default(),
         }
     }
 }
@@ -82,10 +86,17 @@ impl<T> FactStore<T> {
     /// The objects that have changed since a revision, those that are gone included, some perhaps more than once; `None`
     /// if that is not known any more. The server shows a status without a change.
     pub fn changed_since(&self, revision: &IdentityToken) -> Option<Vec<&ObjectKey>> {
-        match self.revision == *revision {
-            true => Some(Vec::new()),
-            false => Some(self.changes.since(revision)?.collect()),
-        }
+        changes_since((&self.revision, &self.changes), revision)
+    }
+
+    /// The revision of the facts, and of what the server shows of statuses.
+    pub fn shown_revision(&self) -> &IdentityToken {
+        &self.shown_revision
+    }
+
+    /// As [`FactStore::changed_since`], with the objects of which only the shown status has changed.
+    pub fn shown_since(&self, revision: &IdentityToken) -> Option<Vec<&ObjectKey>> {
+        changes_since((&self.shown_revision, &self.shown_changes), revision)
     }
 
     /// The objects of one namespace in the order of their names, malformed ones included.
@@ -140,10 +151,13 @@ impl<T> FactStore<T> {
         self.changed(if is_known { Change::FACTS } else { Change::default() }, key)
     }
 
-    /// Begins a new revision if the facts of this object have changed.
+    /// Begins new revisions if this object has changed.
     fn changed(&mut self, change: Change, key: &ObjectKey) -> Change {
         if change.facts {
             self.changes.note(std::mem::take(&mut self.revision), key.clone());
+        }
+        if change.facts || change.shown {
+            self.shown_changes.note(std::mem::take(&mut self.shown_revision), key.clone());
         }
         change
     }
@@ -170,6 +184,13 @@ impl<T: KubeObject> FactStore<T> {
     fn has_place_for(&self, key: &ObjectKey) -> bool {
         self.objects.len() < OBJECTS_MAX || self.objects.contains_key(key)
     }
+}
+
+fn changes_since<'l>(
+    (now, log): (&IdentityToken, &'l ChangeLog),
+    revision: &IdentityToken,
+) -> Option<Vec<&'l ObjectKey>> {
+    if now == revision { Some(Vec::new()) } else { Some(log.since(revision)?.collect()) }
 }
 
 /// Compares what was known with what is shown now. The resource version of kinds without a status of ours is no
