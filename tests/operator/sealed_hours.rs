@@ -39,7 +39,7 @@ pub(super) fn seconds(text: &str) -> i64 {
 
 /// Returns a moment shortly after the end of an hour whose samples a Prometheus takes now: they are at most 51 minutes
 /// old, or at most 9 minutes ahead.
-fn moment_after_an_hour() -> jiff::Timestamp {
+pub(super) fn moment_after_an_hour() -> jiff::Timestamp {
     let now = Clock::system().unix_seconds();
     let end = if now % 3600 < 50 * 60 { now - now % 3600 } else { now - now % 3600 + 3600 };
     jiff::Timestamp::from_second(end + 120).unwrap()
