@@ -6,6 +6,7 @@ mod access_log;
 mod admin_listener;
 mod alert_rules;
 mod all_surfaces;
+mod backfill;
 mod command_line;
 mod config_reload;
 mod graceful_shutdown;

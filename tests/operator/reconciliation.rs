@@ -84,14 +84,14 @@ async fn history() -> History {
 }
 
 /// A Prometheus on a folder of blocks, and its URL.
-async fn prometheus(blocks: &Path) -> (Process, SocketAddr, String) {
+pub(super) async fn prometheus(blocks: &Path) -> (Process, SocketAddr, String) {
     let address = reserve_address();
     let process = prometheus_on(blocks, address);
     until("Prometheus answers", async || query_at(address, "vector(1)", None).await).await;
     (process, address, format!("http://{address}"))
 }
 
-async fn stop(mut process: Process) {
+pub(super) async fn stop(mut process: Process) {
     process.signal("TERM");
     process.ended().await;
 }
