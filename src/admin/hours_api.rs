@@ -195,7 +195,7 @@ impl OpenPage {
     }
 
     fn write(mut self, windows: Range<Window>, mut writer: ChunkWriter) -> Result<(), HourSamplesError> {
-        write_hour_samples(&mut self.hours, windows, (self.format, CommonLabels::default(), &mut writer))?;
+        write_hour_samples(&mut self.hours, &[windows], (self.format, CommonLabels::default(), &mut writer))?;
         Ok(writer.finish()?)
     }
 }

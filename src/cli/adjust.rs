@@ -18,7 +18,7 @@ use crate::model::Name;
 use crate::report::ReportRange;
 use crate::report::render::human_units::{grouped_signed, signed_digits};
 
-use super::ledger::existing_book;
+use super::ledger_paths::existing_book;
 use super::{BadUsage, OutputFormat, print_message};
 
 /// Arguments of `tallygate ledger adjust`: the correction to add.

@@ -8,7 +8,8 @@ use clap::Args;
 
 use crate::ledger::audit::{BackupError, LedgerBackup, backup};
 
-use super::ledger::{ProgressLine, existing_book};
+use super::ledger::ProgressLine;
+use super::ledger_paths::existing_book;
 use super::{BadUsage, OutputFormat};
 
 /// Arguments of `tallygate ledger backup`: the source and the destination.

@@ -25,7 +25,7 @@ use super::{BadUsage, print_message};
 
 /// The least age of an exported hour. A running Prometheus writes the newest hours into blocks of its own, which
 /// imported blocks must not overlap.
-const EXPORT_AGE_HOURS: u32 = 3;
+pub(super) const EXPORT_AGE_HOURS: u32 = 3;
 
 /// The labels without `--by`.
 const DEFAULT_GROUPING: &str = "department,subsystem";
@@ -93,7 +93,7 @@ impl HourExport {
 
     /// Writes the samples.
     pub(super) fn write(mut self, to: &mut impl Write) -> Result<(), HourSamplesError> {
-        write_hour_samples(&mut self.hours, self.windows, (SampleFormat::OpenMetrics, self.labels, to))?;
+        write_hour_samples(&mut self.hours, &[self.windows], (SampleFormat::OpenMetrics, self.labels, to))?;
         Ok(to.flush()?)
     }
 }

@@ -5,10 +5,11 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::ledger::audit::{
@@ -18,6 +19,9 @@ use crate::ledger::{Adjustment, AdjustmentRow};
 
 use super::backup::{self, BackupArgs};
 use super::hour_export::{HourExport, HourExportArgs};
+use super::ledger_paths::existing_book;
+use super::prometheus::PrometheusArgs;
+use super::scraped::remembered_heads::RememberedHeads;
 use super::{BadUsage, NOT_SO, OutputFormat, adjust, print_message};
 
 /// Arguments of `tallygate ledger`.
@@ -59,9 +63,20 @@ struct VerifyArgs {
     /// A head that was noted elsewhere: the chain must still contain it
     #[arg(long, value_name = "NUMBER:HASH")]
     head: Option<String>,
+    #[command(flatten)]
+    prometheus: PrometheusArgs,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: OutputFormat,
+}
+
+/// A verdict, and what a Prometheus remembers of the ledger.
+#[derive(Debug, Serialize)]
+struct ShownVerdict {
+    #[serde(flatten)]
+    verdict: AuditVerdict,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prometheus: Option<RememberedHeads>,
 }
 
 #[derive(Debug, Args)]
@@ -95,7 +110,7 @@ enum ExportFormat {
 pub fn ledger(args: &LedgerArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match &args.command {
         LedgerCommand::Info(args) => show_info(args, out),
-        LedgerCommand::Verify(args) => show_verdict(args, out),
+        LedgerCommand::Verify(args) => show_verdict(args, clock, out),
         LedgerCommand::Export(args) => write_export(args, clock),
         LedgerCommand::Adjust(args) => adjust::adjust(args, clock, out),
         LedgerCommand::Backup(args) => backup::make_backup(args, out),
@@ -149,18 +164,31 @@ fn write_info(info: &LedgerInfo, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn show_verdict(args: &VerifyArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+fn show_verdict(args: &VerifyArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let noted = args.head.as_deref().map(NotedHead::parse).transpose();
     let noted = noted.map_err(|error| BadUsage(format!("--head: {error}")))?;
+    let book = existing_book(&args.ledger)?;
+    let remembered = RememberedHeads::compare(&args.prometheus, book, clock)?;
+    // A head that a Prometheus remembers is a head that was noted elsewhere.
+    let noted = noted.or_else(|| remembered.as_ref().and_then(|heads| heads.newest.clone()));
     let mut shown = ProgressLine::default();
-    let verdict =
-        verify(existing_book(&args.ledger)?, noted.as_ref(), &mut |what, done, all| shown.update(what, done, all))?;
+    let mut verdict = verify(book, noted.as_ref(), &mut |what, done, all| shown.update(what, done, all))?;
     shown.finish();
+    verdict.add_findings(remembered.iter().flat_map(|heads| heads.findings.clone()));
+    let is_sound = verdict.ok;
     match args.format {
-        OutputFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&verdict)?)?,
-        OutputFormat::Table => write_verdict(&verdict, out)?,
+        OutputFormat::Json => {
+            let shown = ShownVerdict { verdict, prometheus: remembered };
+            writeln!(out, "{}", serde_json::to_string_pretty(&shown)?)?;
+        }
+        OutputFormat::Table => {
+            write_verdict(&verdict, out)?;
+            if let Some(heads) = &remembered {
+                writeln!(out, "{}", heads.text())?;
+            }
+        }
     }
-    Ok(if verdict.ok { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) })
+    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) })
 }
 
 fn write_verdict(verdict: &AuditVerdict, out: &mut impl Write) -> io::Result<()> {
@@ -259,16 +287,4 @@ fn write_part(to: &mut impl Write, part: &ExportPart, format: ExportFormat) -> i
             part.lines.iter().try_for_each(|line| writeln!(to, "{line}"))
         }
     }
-}
-
-/// Checks that the book exists, because SQLite's error for a missing file is less clear.
-pub(super) fn existing_book(book: &Path) -> Result<&Path, BadUsage> {
-    if !book.exists() {
-        let missing = book.display();
-        return Err(BadUsage(format!("there is no ledger at {missing}; give the file that ledger.path names")));
-    }
-    if book.is_dir() {
-        return Err(BadUsage(format!("{} is a folder; give the file that ledger.path names", book.display())));
-    }
-    Ok(book)
 }

@@ -17,7 +17,6 @@ use globset::{GlobBuilder, GlobMatcher};
 use crate::ledger::is_companion;
 
 use super::BadUsage;
-use super::ledger::existing_book;
 
 /// The most ledgers of one report.
 const LEDGERS_MAX: usize = 1000;
@@ -160,6 +159,18 @@ impl BookNamePattern {
     fn matches(&self, name: &str) -> bool {
         (self.is_hidden || !name.starts_with('.')) && self.glob.is_match(name)
     }
+}
+
+/// Checks that the book exists, because SQLite's error for a missing file is less clear.
+pub(super) fn existing_book(book: &Path) -> Result<&Path, BadUsage> {
+    if !book.exists() {
+        let missing = book.display();
+        return Err(BadUsage(format!("there is no ledger at {missing}; give the file that ledger.path names")));
+    }
+    if book.is_dir() {
+        return Err(BadUsage(format!("{} is a folder; give the file that ledger.path names", book.display())));
+    }
+    Ok(book)
 }
 
 #[cfg(test)]

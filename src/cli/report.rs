@@ -6,7 +6,7 @@
 //! - A report is of all ledgers that were named, or there is none.
 //!
 //! Leaves to `ledger_paths`: finding the ledgers. Leaves to `distinct_ledgers`: which may be added. Leaves to
-//! `scraped_usage`: a Prometheus.
+//! `scraped`: a Prometheus.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,7 @@ use crate::report::{
 
 use super::check::plural;
 use super::ledger_paths::LedgerPaths;
+use super::scraped::reconcile::{self, ReconcileArgs};
 use super::scraped::scraped_usage::{self, ScrapedUsageArgs};
 use super::{BadUsage, TableFormat, distinct_ledgers, print_message};
 
@@ -42,6 +43,9 @@ pub struct ReportArgs {
 enum ReportCommand {
     /// Exact usage of a range of time
     Usage(UsageArgs),
+    /// Compares ledgers with a Prometheus by department and day, and names the causes of differences; exit code 1 if
+    /// anything stays unexplained
+    Reconcile(ReconcileArgs),
 }
 
 /// Arguments of `tallygate report usage`.
@@ -50,7 +54,8 @@ struct UsageArgs {
     /// The ledger's book (the tally is found beside it), or a quoted pattern such as 'ledgers/*/ledger.db'; several
     /// ledgers, each of another gateway, are added up
     #[arg(long = "ledger", value_name = "DB", num_args = 1..)]
-    #[arg(required_unless_present = "prometheus", conflicts_with = "prometheus")]
+    #[arg(required_unless_present = "prometheus")]
+    #[arg(conflicts_with_all = ["prometheus", "prometheus_token", "matchers", "calendar", "sum_by"])]
     ledgers: Vec<PathBuf>,
     #[command(flatten)]
     scraped: ScrapedUsageArgs,
@@ -85,6 +90,7 @@ struct UsageArgs {
 pub fn report(args: &ReportArgs, clock: &Clock, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match &args.command {
         ReportCommand::Usage(args) => report_usage(args, clock, out),
+        ReportCommand::Reconcile(args) => reconcile::reconcile(args, clock, out),
     }
 }
 

@@ -92,22 +92,22 @@ pub fn parse_hour_grouping(text: &str) -> Result<HourGrouping, BadHourGrouping> 
     }
 }
 
-/// Writes the samples of sealed hours.
+/// Writes the samples of the sealed hours of some ranges, which are in their order and do not overlap.
 pub fn write_hour_samples(
     hours: &mut SealedHours,
-    windows: Range<Window>,
+    ranges: &[Range<Window>],
     (format, common, out): (SampleFormat, CommonLabels, &mut impl Write),
 ) -> Result<(), HourSamplesError> {
-    let windows = windows.start.0..windows.end.0;
+    let windows: Vec<Window> = ranges.iter().flat_map(|range| (range.start.0..range.end.0).map(Window)).collect();
     let mut page = HourPage(SampleWriter::new(format, out, common));
     page.0.begin_family(&ADJUSTMENT_UNITS, None)?;
-    for window in windows.clone().map(Window) {
-        for one in hours.corrections(window) {
+    for window in &windows {
+        for one in hours.corrections(*window) {
             let labels = [("department", one.department), ("period", one.period)];
-            page.0.write_sample(&ADJUSTMENT_UNITS, &labels, (one.units, sample_time(window)))?;
+            page.0.write_sample(&ADJUSTMENT_UNITS, &labels, (one.units, sample_time(*window)))?;
         }
     }
-    let heads = windows.clone().map(|window| Ok((Window(window), hours.head(Window(window))?)));
+    let heads = windows.iter().map(|window| Ok((*window, hours.head(*window)?)));
     let heads = heads.collect::<Result<Vec<_>, LedgerError>>()?;
     page.0.begin_family(&HEAD_NUMBER, None)?;
     for (window, head) in &heads {
@@ -117,7 +117,7 @@ pub fn write_hour_samples(
     for (window, head) in &heads {
         page.write_head_parts(head, *window)?;
     }
-    page.write_usage(hours, windows)?;
+    page.write_usage(hours, &windows)?;
     hours.confirm_unchanged()?;
     Ok(page.0.finish()?)
 }
@@ -145,25 +145,25 @@ impl<W: Write> HourPage<'_, W> {
         Ok(())
     }
 
-    fn write_usage(&mut self, hours: &mut SealedHours, windows: Range<u32>) -> Result<(), HourSamplesError> {
+    fn write_usage(&mut self, hours: &mut SealedHours, windows: &[Window]) -> Result<(), HourSamplesError> {
         self.0.begin_family(&HOUR_COMMANDS, None)?;
         let mut counts = Vec::with_capacity(windows.len());
-        for window in windows.clone().map(Window) {
+        for window in windows {
             let mut count = 0_u64;
-            for usage in hours.usage(window)? {
+            for usage in hours.usage(*window)? {
                 count += 1;
-                self.write_hour(&HOUR_COMMANDS, &usage, (usage.sums.commands, window))?;
+                self.write_hour(&HOUR_COMMANDS, &usage, (usage.sums.commands, *window))?;
             }
             counts.push(count);
         }
         self.0.begin_family(&HOUR_SERIES, None)?;
-        for (window, count) in windows.clone().map(Window).zip(counts) {
-            self.0.write_sample(&HOUR_SERIES, &[], (count, sample_time(window)))?;
+        for (window, count) in windows.iter().zip(counts) {
+            self.0.write_sample(&HOUR_SERIES, &[], (count, sample_time(*window)))?;
         }
         self.0.begin_family(&HOUR_UNITS, None)?;
-        for window in windows.map(Window) {
-            for usage in hours.usage(window)? {
-                self.write_hour(&HOUR_UNITS, &usage, (usage.sums.units, window))?;
+        for window in windows {
+            for usage in hours.usage(*window)? {
+                self.write_hour(&HOUR_UNITS, &usage, (usage.sums.units, *window))?;
             }
         }
         Ok(())
@@ -297,7 +297,7 @@ mod tests {
         fn page(&self, grouping: HourGrouping, format: SampleFormat) -> String {
             let mut hours = self.hours(grouping);
             let (windows, mut page) = (hours.sealed(), Vec::new());
-            write_hour_samples(&mut hours, windows, (format, CommonLabels::default(), &mut page)).expect("a page");
+            write_hour_samples(&mut hours, &[windows], (format, CommonLabels::default(), &mut page)).expect("a page");
             String::from_utf8(page).expect("text")
         }
     }
@@ -464,7 +464,7 @@ tallygate_ledger_head_part{part="4"} 73672165779337 3540000
                 let mut page = Vec::new();
                 write_hour_samples(
                     &mut hours,
-                    windows.clone(),
+                    std::slice::from_ref(&windows),
                     (SampleFormat::Text, CommonLabels::default(), &mut page),
                 )
                 .expect("a page");

@@ -13,6 +13,7 @@ mod grouping;
 mod hour_samples;
 mod ledger_sum;
 mod measure_columns;
+mod reconciled;
 pub mod render;
 mod report_query;
 mod report_range;
@@ -24,11 +25,16 @@ pub use self::grouping::{BadGroupKey, GroupKey, GroupKeys, ReportResolution};
 pub use hour_samples::{BadHourGrouping, HourSamplesError, parse_hour_grouping, write_empty_hours, write_hour_samples};
 pub use ledger_sum::{LedgerPart, LedgerSum, listed};
 pub use measure_columns::{BadMeasure, ChosenMeasures, MeasureColumns};
+pub use reconciled::{
+    BadSubsystemCounts, CauseHours, CauseShare, ContradictoryHour, DayOutcomes, DayReconciliation, DifferingValue,
+    HourCause, SignedUsage, SpanFacts, SubsystemCause, SubsystemComparison, SubsystemCounts, SubsystemDay, UpHistory,
+    UsageReconciliation, UsageTable, source_labels,
+};
 pub use report_query::{LedgerFacts, ReportCoverage, ReportQuery, utc_seconds_text};
 pub use report_range::{BadReportRange, ReportRange};
 pub use sample_text::{BadCommonLabel, CommonLabels, SampleFormat};
 pub use scraped::{
-    ScrapedError, ScrapedHour, ScrapedHours, ScrapedReport, ScrapedSample, ScrapedSeries, ScrapedSum, ScrapedUsage,
-    UsageLabels, hour_families_matcher, window_ranges_text,
+    ScrapedError, ScrapedHour, ScrapedHours, ScrapedReport, ScrapedSample, ScrapedSeries, ScrapedSum, UsageLabels,
+    head_families_matcher, hour_families_matcher, window_ranges, window_ranges_text,
 };
 pub use usage_report::{ReportAdjustment, ReportLedger, ReportRow, SumOverflow, UsageReport};

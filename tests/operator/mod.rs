@@ -1,10 +1,12 @@
 //! Operations: command line, admin listener (`/metrics`, readiness), config reload, live listeners, graceful shutdown
-//! (drain, GOAWAY), logging, access log, the manual, alerts, migration, exact hours in Prometheus and reports from them,
-//! and third-party tools (nginx, Prometheus, curl, openssl, sqlite3).
+//! (drain, GOAWAY), logging, access log, the manual, alerts, migration, exact hours in Prometheus, reports from them and
+//! their reconciliation with the ledger, and third-party tools (nginx, Prometheus, curl, openssl, sqlite3).
 
 mod access_log;
 mod admin_listener;
 mod alert_rules;
+mod all_surfaces;
+mod backfill;
 mod command_line;
 mod config_reload;
 mod graceful_shutdown;
@@ -13,6 +15,9 @@ mod live_listeners;
 mod logging;
 mod manual;
 mod migrate;
+mod reconciliation;
+mod remembered_heads;
+mod scrape_jobs;
 mod scraped_usage;
 mod sealed_hours;
 pub(crate) mod third_party_tools;

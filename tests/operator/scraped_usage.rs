@@ -93,7 +93,7 @@ async fn report_of_a_real_prometheus_is_that_of_the_ledger() {
 }
 
 /// A server that gives every client this answer.
-fn fake_prometheus(answer: &'static str) -> SocketAddr {
+pub(super) fn fake_prometheus(answer: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {

@@ -1,5 +1,5 @@
-//! Exact usage in a real Prometheus: `/metrics/hours` scraped, and the history of a ledger loaded with promtool. Every
-//! number is compared with the ledger.
+//! Exact usage in a real Prometheus: `/metrics/hours` scraped, and what can be exported for promtool. Every number is
+//! compared with the ledger.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use tallygate::clock::Clock;
 use tallygate::ledger::{Adjustment, Ledger, LedgerFiles, LedgerSettings, Meter, add_adjustment};
 use tallygate::lifecycle::Readiness;
-use tallygate::model::{CalendarOffset, CommandKey, Department, Finished, Month, Name, Refused, Window};
+use tallygate::model::{CalendarOffset, CommandKey, Department, Finished, Name, Refused, Window};
 
 use super::third_party_tools::{prometheus, query_at, value_of};
 use crate::world::{Process, READ, SUBMIT, World, empty, request, reserve_address, run, stderr, stdout, tool, until};
@@ -39,7 +39,7 @@ pub(super) fn seconds(text: &str) -> i64 {
 
 /// Returns a moment shortly after the end of an hour whose samples a Prometheus takes now: they are at most 51 minutes
 /// old, or at most 9 minutes ahead.
-fn moment_after_an_hour() -> jiff::Timestamp {
+pub(super) fn moment_after_an_hour() -> jiff::Timestamp {
     let now = Clock::system().unix_seconds();
     let end = if now % 3600 < 50 * 60 { now - now % 3600 } else { now - now % 3600 + 3600 };
     jiff::Timestamp::from_second(end + 120).unwrap()
@@ -227,26 +227,6 @@ impl History {
         let ended = run(command).await;
         (ended.status.code().unwrap(), stdout(&ended), stderr(&ended))
     }
-
-    /// The commands of each department in a range, from the ledger.
-    fn commands(&self, windows: std::ops::Range<Window>) -> BTreeMap<String, u64> {
-        let mut sums = BTreeMap::from([("archive".to_owned(), 0)]);
-        for row in LedgerFiles::open(&self.book()).unwrap().usage_by_hour(windows).unwrap() {
-            *sums.entry(row.department.to_string()).or_default() += row.totals.commands;
-        }
-        sums
-    }
-}
-
-/// The first window of each month, from October 2025 on, and that after the thirteenth.
-fn month_starts() -> Vec<Window> {
-    let mut month = Month::parse("2025-10").unwrap();
-    let mut starts = Vec::new();
-    for _ in 0..14 {
-        starts.push(CalendarOffset::default().windows_of(month).start);
-        month = month.next();
-    }
-    starts
 }
 
 /// Starts a Prometheus on blocks, without anything to scrape.
@@ -258,56 +238,6 @@ pub(super) fn prometheus_on(blocks: &Path, address: SocketAddr) -> Process {
     command.arg(format!("--storage.tsdb.path={}", blocks.display())).arg("--storage.tsdb.retention.time=20y");
     command.arg(format!("--web.listen-address={address}"));
     Process::spawn(command.stdout(Stdio::null()).stderr(Stdio::null()))
-}
-
-#[tokio::test]
-async fn thirteen_months_loaded_into_prometheus_equal_the_ledger() {
-    let starts = month_starts();
-    assert_eq!(starts[0].to_string(), "2025-09-30T16:00:00Z");
-    let history = History::open("2025-09-30T16:00:00Z", None).await;
-    for (number, start) in (1..).zip(&starts[..13]) {
-        let first = start.start_unix_seconds();
-        let last = starts[number as usize].start_unix_seconds() - 1;
-        // The first and the last second of the month, and an hour between.
-        for moment in [first, first + i64::from(number) * 40_000, last] {
-            history.pass_to(moment).await;
-            history.count(number % 3, 1, number);
-            history.count(1, number % 4, 2);
-        }
-    }
-    history.pass_to(starts[13].start_unix_seconds() + 3600).await;
-    let folder = history.folder.path();
-    let file = folder.join("hours.om");
-    let range = ["--format", "openmetrics", "--from", "2025-10", "--to", "2026-11"];
-    let (code, _, err) = history.export(&[&range[..], &["--output", file.to_str().unwrap()]].concat()).await;
-    assert_eq!((code, err.as_str()), (0, ""));
-    let mut promtool = tool("promtool");
-    promtool.args(["tsdb", "create-blocks-from", "--max-block-duration=768h", "openmetrics", "-q"]);
-    let ended = run({
-        promtool.arg(&file).arg(folder.join("blocks"));
-        promtool
-    })
-    .await;
-    assert!(ended.status.success(), "{}{}", stdout(&ended), stderr(&ended));
-    let address = reserve_address();
-    let mut prometheus = prometheus_on(&folder.join("blocks"), address);
-    for (start, end) in starts.iter().zip(&starts[1..]) {
-        let (at, hours) = (end.start_unix_seconds(), end.0 - start.0);
-        let query = |family: &str| format!("sum by (department) (sum_over_time({family}[{hours}h]))");
-        let sums = until("Prometheus answers", async || {
-            values(address, (&query("tallygate_usage_hour_commands"), "department"), at).await
-        })
-        .await;
-        let expected = history.commands(*start..*end);
-        let known: BTreeMap<_, _> = sums.into_iter().filter(|(_, commands)| *commands > 0).collect();
-        assert_eq!(known, expected.into_iter().filter(|(_, commands)| *commands > 0).collect(), "month from {start}");
-        let proof = COMPLETE.replace("800h", &format!("{hours}h"));
-        assert_eq!(values(address, (&proof, ""), at).await.unwrap().len(), 1, "complete: month from {start}");
-        let present = format!("count_over_time(tallygate_usage_hour_commands{{department=\"archive\"}}[{hours}h])");
-        assert_eq!(values(address, (&present, "department"), at).await.unwrap()["archive"], u64::from(hours));
-    }
-    prometheus.signal("TERM");
-    prometheus.ended().await;
 }
 
 #[tokio::test]

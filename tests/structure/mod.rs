@@ -86,7 +86,7 @@ const ORDERS: [FolderOrder; 11] = [
         sideways: &[],
     },
     FolderOrder { folder: "kube/translate", floors: &["routes ingresses", "nginx"], sideways: &[] },
-    FolderOrder { folder: "report", floors: &["render scraped"], sideways: &[] },
+    FolderOrder { folder: "report", floors: &["render", "reconciled", "scraped"], sideways: &[] },
     FolderOrder { folder: "cli", floors: &["scraped", "prometheus trial_authority"], sideways: &[] },
     FolderOrder { folder: "config", floors: &["loading", "compile", "settings", "parse", "document"], sideways: &[] },
 ];

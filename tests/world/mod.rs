@@ -34,7 +34,7 @@ use tallygate::clock::Clock;
 use tallygate::identity::{MemoryOrDisk, MemoryTexts};
 
 pub use accept_any_cert::AcceptAnyCert;
-pub use audit_books::Usage;
+pub use audit_books::{Key as UsageKey, Usage};
 pub use client::{
     Body, CallerLog, Client, Credentials, Reply, Seen, Stream, ask, empty, fed, request, request_to, whole,
 };

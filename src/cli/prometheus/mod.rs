@@ -20,7 +20,7 @@ use clap::Args;
 
 use crate::clock::Clock;
 use crate::model::Window;
-use crate::report::hour_families_matcher;
+use crate::report::{ScrapedSeries, UpHistory, head_families_matcher, hour_families_matcher};
 
 pub(super) use self::prometheus_client::PrometheusClient;
 pub(super) use self::prometheus_error::{BadPrometheusOption, PrometheusError};
@@ -28,6 +28,15 @@ pub(super) use self::query_answer::QueryAnswer;
 
 /// The most hours of one query, which bounds its answer: 24 samples of each series.
 const QUERY_HOURS_MAX: u32 = 24;
+
+/// The most hours of one query of heads: a month of six series.
+const HEAD_QUERY_HOURS_MAX: u32 = 31 * 24;
+/// The counter of requests that were sent again.
+const RETRIES: &str = "tallygate_upstream_retries_total";
+/// The counter of copies.
+const MIRRORED: &str = "tallygate_mirrored_requests_total";
+/// The days before an hour in which a scrape shows that the Prometheus was there already.
+const EARLIER_DAYS: u32 = 31;
 
 /// The options of a Prometheus.
 #[derive(Debug, Args)]
@@ -37,10 +46,10 @@ pub(super) struct PrometheusArgs {
     #[arg(long, value_name = "URL")]
     pub(super) prometheus: Option<String>,
     /// A file with the bearer token for the Prometheus
-    #[arg(long, value_name = "FILE", requires = "prometheus", conflicts_with = "ledgers")]
+    #[arg(long, value_name = "FILE", requires = "prometheus")]
     prometheus_token: Option<PathBuf>,
     /// A label matcher for every query, such as 'instance="10.0.0.1:9090"'; may be given several times
-    #[arg(long = "matcher", value_name = "MATCHER", requires = "prometheus", conflicts_with = "ledgers")]
+    #[arg(long = "matcher", value_name = "MATCHER", requires = "prometheus")]
     matchers: Vec<String>,
 }
 
@@ -64,9 +73,53 @@ impl PrometheusHours {
     /// The samples of the hours of a range of at most [`QUERY_HOURS_MAX`] hours. Their times are within the hours, so
     /// it makes no difference whether the edges of a range belong to it.
     pub(super) fn series(&self, range: &Range<Window>) -> Result<QueryAnswer, PrometheusError> {
+        self.samples(&hour_families_matcher(), range)
+    }
+
+    /// The heads of the hash chain of the hours of a range of [`head_query_ranges`].
+    pub(super) fn heads(&self, range: &Range<Window>) -> Result<QueryAnswer, PrometheusError> {
+        self.samples(&head_families_matcher(), range)
+    }
+
+    fn samples(&self, families: &str, range: &Range<Window>) -> Result<QueryAnswer, PrometheusError> {
         let hours = range.end.0 - range.start.0;
-        let query = format!("{{{}{}}}[{hours}h]", hour_families_matcher(), self.matchers);
+        let query = format!("{{{families}{}}}[{hours}h]", self.matchers);
         self.client.query(&query, range.end.start_unix_seconds())
+    }
+
+    /// The scrapes of a job while it could take the hours of a range, for [`UpHistory::add`].
+    pub(super) fn scrapes(&self, job: &str, range: &Range<Window>) -> Result<QueryAnswer, PrometheusError> {
+        let (query, at) = UpHistory::query(&self.selector("up", job), range);
+        self.client.query(&query, at)
+    }
+
+    /// Whether the job was scraped in the [`EARLIER_DAYS`] before an hour.
+    pub(super) fn was_scraped_before(&self, job: &str, window: Window) -> Result<bool, PrometheusError> {
+        // A range of one step: the client reads ranges of samples.
+        let query = format!("count_over_time({}[{EARLIER_DAYS}d])[1s:1s]", self.selector("up", job));
+        Ok(!self.client.query(&query, window.start_unix_seconds())?.series.is_empty())
+    }
+
+    /// The most commands that were sent to subsystems again in a day: retries to the chosen subsystems, and mirrored
+    /// copies. From the increments between all samples of these counters, a scrape before the day included.
+    pub(super) fn sent_again(
+        &self,
+        range: &Range<Window>,
+        is_chosen: &dyn Fn(&str) -> bool,
+    ) -> Result<u64, PrometheusError> {
+        let hours = range.end.0 - range.start.0;
+        let query = format!("{{__name__=~\"{RETRIES}|{MIRRORED}\"{}}}[{hours}h5m]", self.matchers);
+        let answer = self.client.query(&query, range.end.start_unix_seconds())?;
+        let chosen = answer.series.iter().filter(|series| match series.labels.get("subsystem") {
+            Some(subsystem) => is_chosen(subsystem),
+            None => series.labels.get("result").is_some_and(|result| result != "left_out"),
+        });
+        Ok(chosen.map(ScrapedSeries::increments).fold(0, u64::saturating_add))
+    }
+
+    fn selector(&self, family: &str, job: &str) -> String {
+        let job = job.replace('\\', "\\\\").replace('"', "\\\"");
+        format!("{family}{{job=\"{job}\"{}}}", self.matchers)
     }
 }
 
@@ -75,6 +128,13 @@ pub(super) fn query_ranges(range: &Range<Window>) -> impl Iterator<Item = Range<
     let (start, end) = (range.start.0, range.end.0);
     let starts = (start..end).filter(move |hour| *hour == start || hour.is_multiple_of(QUERY_HOURS_MAX));
     starts.map(move |hour| Window(hour)..Window((hour - hour % QUERY_HOURS_MAX + QUERY_HOURS_MAX).min(end)))
+}
+
+/// Divides a range into ranges for one query of heads each.
+pub(super) fn head_query_ranges(range: &Range<Window>) -> impl Iterator<Item = Range<Window>> + use<> {
+    let (start, end) = (range.start.0, range.end.0);
+    let length = HEAD_QUERY_HOURS_MAX;
+    (start..end).step_by(length as usize).map(move |hour| Window(hour)..Window((hour + length).min(end)))
 }
 
 #[cfg(test)]

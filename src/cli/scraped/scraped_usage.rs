@@ -31,16 +31,10 @@ pub(in crate::cli) struct ScrapedUsageArgs {
     prometheus: PrometheusArgs,
     /// With --prometheus: the offset of the calendar of days and months, calendar.offset of the gateway [default:
     /// +08:00]
-    #[arg(
-        long,
-        value_name = "OFFSET",
-        requires = "prometheus",
-        conflicts_with = "ledgers",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "OFFSET", requires = "prometheus", allow_hyphen_values = true)]
     calendar: Option<String>,
     /// With --prometheus: the label that tells gateways apart, such as instance, whose usage is added up
-    #[arg(long, value_name = "LABEL", requires = "prometheus", conflicts_with = "ledgers")]
+    #[arg(long, value_name = "LABEL", requires = "prometheus")]
     sum_by: Option<String>,
 }
 
@@ -97,14 +91,19 @@ impl ScrapedSource {
         let mut sum = ScrapedSum::new(query, self.calendar);
         for part in query_ranges(&(windows.start..windows.end.min(now))) {
             let QueryAnswer { series, warnings } = self.hours.series(&part)?;
-            for warning in warnings {
-                print_message(&format!("note: the Prometheus warns, and may have answered a part: {warning}"));
-            }
+            print_warnings(&warnings);
             sum.add(&ScrapedHours::read(&series, &part, self.sum_by.as_deref())?)?;
         }
         let ScrapedReport { usage, missing } = sum.finish(self.columns, now)?;
         print_notes(&windows, &missing, now);
         Ok(usage)
+    }
+}
+
+/// Prints the warnings of an answer on stderr.
+pub(super) fn print_warnings(warnings: &[String]) {
+    for warning in warnings {
+        print_message(&format!("note: the Prometheus warns, and may have answered a part: {warning}"));
     }
 }
 

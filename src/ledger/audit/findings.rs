@@ -37,6 +37,8 @@ pub enum AuditCheck {
     Schema,
     /// No count is negative.
     Negative,
+    /// The heads that somebody else's Prometheus remembers are those of the chain.
+    Witness,
 }
 
 impl fmt::Display for AuditCheck {
@@ -54,6 +56,7 @@ impl fmt::Display for AuditCheck {
             Self::Tally => "tally",
             Self::Schema => "schema",
             Self::Negative => "negative",
+            Self::Witness => "witness",
         })
     }
 }
@@ -152,6 +155,20 @@ pub struct AuditVerdict {
     pub checked: AuditCounts,
 }
 
+impl AuditVerdict {
+    /// Adds findings of a comparison with something outside of the ledger.
+    pub fn add_findings(&mut self, findings: impl IntoIterator<Item = AuditFinding>) {
+        for finding in findings {
+            self.ok = false;
+            if self.findings.len() < FINDINGS_MAX {
+                self.findings.push(finding);
+            } else {
+                self.more += 1;
+            }
+        }
+    }
+}
+
 /// Collects the results of the checks.
 #[derive(Debug, Default)]
 pub(crate) struct AuditReport {
@@ -196,5 +213,16 @@ mod tests {
         }
         let verdict = report.into_verdict(ChainHead { number: 0, hash: String::new(), sealed_at: None });
         assert_eq!((verdict.ok, verdict.findings.len(), verdict.more), (false, FINDINGS_MAX, 7));
+    }
+
+    #[test]
+    fn findings_of_a_comparison_outside_are_bounded_too() {
+        let head = ChainHead { number: 0, hash: String::new(), sealed_at: None };
+        let mut verdict = AuditReport::default().into_verdict(head);
+        verdict.add_findings(None);
+        assert!(verdict.ok);
+        let finding = AuditFinding { check: AuditCheck::Witness, place: String::new(), what: String::new() };
+        verdict.add_findings(vec![finding; FINDINGS_MAX + 1]);
+        assert_eq!((verdict.ok, verdict.findings.len(), verdict.more), (false, FINDINGS_MAX, 1));
     }
 }

@@ -44,7 +44,7 @@ pub fn render_csv(usage: &UsageReport) -> Result<String, csv::Error> {
     written_text(writer)
 }
 
-fn written_text(writer: csv::Writer<Vec<u8>>) -> Result<String, csv::Error> {
+pub(super) fn written_text(writer: csv::Writer<Vec<u8>>) -> Result<String, csv::Error> {
     let bytes = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -131,7 +131,7 @@ fn coverage_columns(usage: &UsageReport, department: Option<&str>, ledger: Optio
 
 /// Prevents CSV injection (OWASP). A spreadsheet takes a cell with such a first character for a formula; an apostrophe
 /// makes the cell text.
-fn safe_cell(text: &str) -> String {
+pub(super) fn safe_cell(text: &str) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
 }
 

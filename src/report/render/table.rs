@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 
 use crate::ledger::Measures;
 use crate::ledger::audit::{LedgerCoverage, LostCounts};
-use crate::report::{GroupKey, ReportAdjustment, ReportLedger, UsageReport};
+use crate::model::CalendarOffset;
+use crate::report::{GroupKey, ReportAdjustment, ReportLedger, ReportRange, UsageReport};
 
 use super::fitted_table::{ColumnHeading, FittedTable, TableTarget};
 use super::human_units::{grouped_digits, grouped_signed, human_duration, human_size, signed_digits};
@@ -51,7 +52,7 @@ fn report_heading(usage: &UsageReport) -> String {
         let _ = writeln!(text, "{label:<9} {value}"); // writing to a String cannot fail
     };
     line("gateway", &completeness.gateway);
-    line("period", &period_text(usage));
+    line("period", &period_text(&usage.range, usage.calendar));
     let state = completeness.state.name();
     match completeness.open_because.is_empty() {
         true => line("state", state),
@@ -76,7 +77,7 @@ fn report_heading(usage: &UsageReport) -> String {
 /// The heading of a report of chosen measures: what a ledger and a Prometheus know.
 fn chosen_heading(usage: &UsageReport) -> String {
     let Some(chosen) = &usage.chosen else { return String::new() };
-    format!("{:<9} {}\n{:<9} {}\n\n", "period", period_text(usage), "state", chosen.state.name())
+    format!("{:<9} {}\n{:<9} {}\n\n", "period", period_text(&usage.range, usage.calendar), "state", chosen.state.name())
 }
 
 /// Passes the losses and gaps of a ledger to `line`: its label and its text.
@@ -125,8 +126,7 @@ fn ledger_table(ledgers: &[ReportLedger], look: TableTarget) -> String {
 }
 
 /// The first day, and the first day after the range. Hours in UTC if the period is not of whole days.
-fn period_text(usage: &UsageReport) -> String {
-    let (range, calendar) = (&usage.range, usage.calendar);
+pub(super) fn period_text(range: &ReportRange, calendar: CalendarOffset) -> String {
     let is_day = |window| calendar.day_of(window) == window;
     match is_day(range.from) && is_day(range.to) {
         true => format!(

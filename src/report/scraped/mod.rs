@@ -10,10 +10,10 @@
 
 mod scraped_error;
 mod scraped_hour;
-mod scraped_series;
+pub(crate) mod scraped_series;
 mod scraped_sum;
 
 pub use self::scraped_error::ScrapedError;
-pub use self::scraped_hour::{ScrapedHour, ScrapedHours, ScrapedUsage, UsageLabels, hour_families_matcher};
+pub use self::scraped_hour::{ScrapedHour, ScrapedHours, UsageLabels, head_families_matcher, hour_families_matcher};
 pub use self::scraped_series::{ScrapedSample, ScrapedSeries};
-pub use self::scraped_sum::{ScrapedReport, ScrapedSum, window_ranges_text};
+pub use self::scraped_sum::{ScrapedReport, ScrapedSum, window_ranges, window_ranges_text};

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
+use crate::ledger::UsageSums;
 use crate::model::Window;
 use crate::report::hour_samples::{
     HEAD_NUMBER, HEAD_PART, HEAD_PART_DIGITS, HEAD_PARTS, HOUR_COMMANDS, HOUR_SERIES, HOUR_UNITS, sample_time,
@@ -22,9 +24,17 @@ const LAST_PART_DIGITS: usize = 64 - (PARTS - 1) * HEAD_PART_DIGITS;
 /// The families of which hours are put together. The head of the chain tells ledgers apart that have equal counts.
 const FAMILIES: [&GaugeFamily; 5] = [&HOUR_COMMANDS, &HOUR_UNITS, &HOUR_SERIES, &HEAD_NUMBER, &HEAD_PART];
 
+/// The families of the head of the chain.
+const HEAD_FAMILIES: [&GaugeFamily; 2] = [&HEAD_NUMBER, &HEAD_PART];
+
 /// The matcher of PromQL for the series that make hours.
 pub fn hour_families_matcher() -> String {
     format!("__name__=~\"{}\"", FAMILIES.map(|family| family.name).join("|"))
+}
+
+/// The matcher of PromQL for the series of the heads of the chain.
+pub fn head_families_matcher() -> String {
+    format!("__name__=~\"{}\"", HEAD_FAMILIES.map(|family| family.name).join("|"))
 }
 
 /// The labels of usage. They sort as the report does.
@@ -38,15 +48,6 @@ pub struct UsageLabels {
     pub command: Option<String>,
 }
 
-/// The commands and units of an hour.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ScrapedUsage {
-    /// The commands.
-    pub commands: u64,
-    /// Their units.
-    pub units: u64,
-}
-
 /// A value and the position of the series that had it first.
 #[derive(Clone, Copy, Debug)]
 struct KnownValue {
@@ -57,26 +58,40 @@ struct KnownValue {
 /// One hour of one gateway.
 #[derive(Clone, Debug, Default)]
 pub struct ScrapedHour {
-    commands: BTreeMap<UsageLabels, KnownValue>,
-    units: BTreeMap<UsageLabels, KnownValue>,
+    commands: BTreeMap<Arc<UsageLabels>, KnownValue>,
+    units: BTreeMap<Arc<UsageLabels>, KnownValue>,
     series: Option<KnownValue>,
     head_number: Option<KnownValue>,
     head_parts: [Option<KnownValue>; PARTS],
+    /// The first contradiction between its series.
+    contradiction: Option<Box<ScrapedError>>,
 }
 
 impl ScrapedHour {
-    /// Whether all samples of the hour are there.
+    /// Whether all samples of the hour are there, and none contradicts another.
     pub fn is_whole(&self) -> bool {
         let counted = self.commands.len() as u64;
-        self.series.is_some_and(|series| series.value == counted) && self.commands.keys().eq(self.units.keys())
+        self.contradiction.is_none()
+            && self.series.is_some_and(|series| series.value == counted)
+            && self.commands.keys().eq(self.units.keys())
+    }
+
+    /// The first contradiction between series of the hour: an error that is a choice.
+    pub fn contradiction(&self) -> Option<&ScrapedError> {
+        self.contradiction.as_deref()
+    }
+
+    /// The samples of commands that the hour has, and those that it should have, if it is known.
+    pub fn sample_counts(&self) -> (u64, Option<u64>) {
+        (self.commands.len() as u64, self.series.map(|series| series.value))
     }
 
     /// The usage of the hour, without the departments' own samples.
-    pub fn usage(&self) -> impl Iterator<Item = (&UsageLabels, ScrapedUsage)> {
+    pub fn usage(&self) -> impl Iterator<Item = (&UsageLabels, UsageSums)> {
         let used = self.commands.iter().filter(|(labels, _)| labels.subsystem.is_some());
         used.map(|(labels, commands)| {
             let units = self.units.get(labels).map_or(0, |units| units.value);
-            (labels, ScrapedUsage { commands: commands.value, units })
+            (labels.as_ref(), UsageSums { commands: commands.value, units })
         })
     }
 
@@ -91,40 +106,61 @@ impl ScrapedHour {
         Some((self.head_number?.value, hash))
     }
 
-    /// The place of a value.
-    fn place(&mut self, family: &str, labels: &BTreeMap<String, String>) -> Option<ValuePlace<'_>> {
-        if family == HOUR_SERIES.name {
-            return Some(ValuePlace::Single(&mut self.series));
+    /// Stores a value, unless there is one. Returns the value that is there.
+    fn fill(&mut self, place: &ValuePlace, value: KnownValue) -> KnownValue {
+        match place {
+            ValuePlace::Commands(labels) => *self.commands.entry(Arc::clone(labels)).or_insert(value),
+            ValuePlace::Units(labels) => *self.units.entry(Arc::clone(labels)).or_insert(value),
+            ValuePlace::SeriesCount => *self.series.get_or_insert(value),
+            ValuePlace::HeadNumber => *self.head_number.get_or_insert(value),
+            ValuePlace::HeadPart(part) => *self.head_parts[*part].get_or_insert(value),
         }
-        if family == HEAD_NUMBER.name {
-            return Some(ValuePlace::Single(&mut self.head_number));
-        }
-        if family == HEAD_PART.name {
-            let part = labels.get("part").and_then(|part| part.parse::<usize>().ok())?;
-            return self.head_parts.get_mut(part).map(ValuePlace::Single);
-        }
-        let of = |name: &str| labels.get(name).filter(|value| !value.is_empty()).cloned();
-        let usage = UsageLabels { department: of("department")?, subsystem: of("subsystem"), command: of("command") };
-        match family {
-            _ if family == HOUR_COMMANDS.name => Some(ValuePlace::Usage(&mut self.commands, usage)),
-            _ if family == HOUR_UNITS.name => Some(ValuePlace::Usage(&mut self.units, usage)),
-            _ => None,
+    }
+
+    /// Records a contradiction, unless the hour has one.
+    fn contradict(&mut self, error: impl FnOnce() -> ScrapedError) {
+        self.contradiction.get_or_insert_with(|| Box::new(error()));
+    }
+
+    /// Records that there are more samples than the hour has, if so.
+    fn check_count(&mut self, window: Window) {
+        let (found, expected) = self.sample_counts();
+        if let Some(expected) = expected.filter(|expected| *expected < found) {
+            self.contradict(|| ScrapedError::TooManySamples { window, found, expected });
         }
     }
 }
 
-/// Where a value belongs.
-enum ValuePlace<'a> {
-    Single(&'a mut Option<KnownValue>),
-    Usage(&'a mut BTreeMap<UsageLabels, KnownValue>, UsageLabels),
+/// Where the values of a series belong.
+#[derive(Debug)]
+enum ValuePlace {
+    Commands(Arc<UsageLabels>),
+    Units(Arc<UsageLabels>),
+    SeriesCount,
+    HeadNumber,
+    HeadPart(usize),
 }
 
-impl ValuePlace<'_> {
-    /// Stores a value, unless there is one. Returns the value that is there.
-    fn fill(self, value: KnownValue) -> KnownValue {
-        match self {
-            Self::Single(single) => *single.get_or_insert(value),
-            Self::Usage(values, labels) => *values.entry(labels).or_insert(value),
+impl ValuePlace {
+    /// The place of the values of a series with these labels. `None` if a label of its family is missing.
+    fn of_series(labels: &BTreeMap<String, String>) -> Option<Self> {
+        let family = labels.get(FAMILY_LABEL).map_or("", String::as_str);
+        if family == HOUR_SERIES.name {
+            return Some(Self::SeriesCount);
+        }
+        if family == HEAD_NUMBER.name {
+            return Some(Self::HeadNumber);
+        }
+        if family == HEAD_PART.name {
+            let part = labels.get("part").and_then(|part| part.parse::<usize>().ok());
+            return part.filter(|part| *part < PARTS).map(Self::HeadPart);
+        }
+        let of = |name: &str| labels.get(name).filter(|value| !value.is_empty()).cloned();
+        let usage = UsageLabels { department: of("department")?, subsystem: of("subsystem"), command: of("command") };
+        match family {
+            _ if family == HOUR_COMMANDS.name => Some(Self::Commands(Arc::new(usage))),
+            _ if family == HOUR_UNITS.name => Some(Self::Units(Arc::new(usage))),
+            _ => None,
         }
     }
 }
@@ -138,17 +174,28 @@ pub struct ScrapedHours {
 
 impl ScrapedHours {
     /// Puts the series of the hours of `range` together. `sum_by` is the label that tells gateways apart, whose usage
-    /// is added up; without it all series are of one gateway.
+    /// is added up; without it all series are of one gateway. A contradiction is an error.
     pub fn read(series: &[ScrapedSeries], range: &Range<Window>, sum_by: Option<&str>) -> Result<Self, ScrapedError> {
+        let hours = Self::read_with_contradictions(series, range, sum_by)?;
+        match hours.gateways.values().flat_map(BTreeMap::values).find_map(ScrapedHour::contradiction) {
+            Some(contradiction) => Err(contradiction.clone()),
+            None => Ok(hours),
+        }
+    }
+
+    /// Like [`ScrapedHours::read`], but an hour whose series contradict each other is not whole, and has the
+    /// contradiction.
+    pub fn read_with_contradictions(
+        series: &[ScrapedSeries],
+        range: &Range<Window>,
+        sum_by: Option<&str>,
+    ) -> Result<Self, ScrapedError> {
         let mut hours = Self::default();
         for position in 0..series.len() {
             hours.add_series(series, position, (range, sum_by))?;
         }
-        for (window, hour) in hours.gateways.values().flatten() {
-            let found = hour.commands.len() as u64;
-            if let Some(expected) = hour.series.map(|series| series.value).filter(|expected| *expected < found) {
-                return Err(ScrapedError::TooManySamples { window: *window, found, expected });
-            }
+        for (window, hour) in hours.gateways.values_mut().flatten() {
+            hour.check_count(*window);
         }
         Ok(hours)
     }
@@ -165,19 +212,18 @@ impl ScrapedHours {
         (range, sum_by): (&Range<Window>, Option<&str>),
     ) -> Result<(), ScrapedError> {
         let ScrapedSeries { labels, samples } = &all[position];
-        let family = labels.get(FAMILY_LABEL).map_or("", String::as_str);
         let gateway = sum_by.and_then(|label| labels.get(label)).cloned().unwrap_or_default();
         let hours = self.gateways.entry(gateway).or_default();
+        let place =
+            ValuePlace::of_series(labels).ok_or_else(|| ScrapedError::NoDepartment { series: series_text(labels) })?;
         for sample in samples {
             let window = window_of(sample, range)
                 .ok_or_else(|| ScrapedError::WrongTime { at: sample.millis, series: series_text(labels) })?;
             let value = KnownValue { value: count_of(sample, labels)?, series: position };
             let hour = hours.entry(window).or_default();
-            let place =
-                hour.place(family, labels).ok_or_else(|| ScrapedError::NoDepartment { series: series_text(labels) })?;
-            let known = place.fill(value);
+            let known = hour.fill(&place, value);
             if known.value != value.value {
-                return Err(conflict(window, (known, &all[known.series]), (value, &all[position])));
+                hour.contradict(|| conflict(window, (known, &all[known.series]), (value, &all[position])));
             }
         }
         Ok(())

@@ -11,6 +11,16 @@ pub struct ScrapedSeries {
     pub samples: Vec<ScrapedSample>,
 }
 
+impl ScrapedSeries {
+    /// The sum of the increments of a counter between its samples. A decrease is a counter that began anew. A value
+    /// that is no whole number, which no counter of a gateway has, counts as 0.
+    pub fn increments(&self) -> u64 {
+        let values: Vec<u64> = self.samples.iter().map(|sample| sample.value.parse().unwrap_or(0)).collect();
+        let pairs = values.windows(2);
+        pairs.map(|pair| pair[1].checked_sub(pair[0]).unwrap_or(pair[1])).fold(0, u64::saturating_add)
+    }
+}
+
 /// A sample of a series.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScrapedSample {
@@ -28,6 +38,19 @@ pub(crate) mod tests {
     use super::*;
     use crate::model::Window;
     use crate::report::scraped::{ScrapedError, ScrapedHours};
+
+    #[test]
+    fn increments_of_a_counter_continue_over_a_restart() {
+        for (values, expected) in [
+            (&[][..], 0),
+            (&["5"], 0),
+            (&["5", "5", "9"], 4),
+            (&["5", "9", "2", "3"], 7), // 4, then 2 since the restart, then 1
+        ] {
+            let samples: Vec<_> = (0..).zip(values.iter().copied()).collect();
+            assert_eq!(series(("a_total", &[]), &samples).increments(), expected, "{values:?}");
+        }
+    }
 
     /// An hour of 2026-10-05, UTC.
     pub(crate) fn hour(hour: u32) -> Window {

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use crate::ledger::Measures;
 use crate::ledger::audit::PeriodState;
+use crate::ledger::{Measures, UsageSums};
 use crate::model::{CalendarOffset, Window};
 use crate::report::grouping::{GroupKey, namespace_of};
 use crate::report::measure_columns::MeasureColumns;
@@ -16,7 +16,7 @@ use crate::report::report_query::ReportQuery;
 use crate::report::usage_report::{GroupSums, UsageReport};
 
 use super::scraped_error::{ScrapedError, series_text};
-use super::scraped_hour::{ScrapedHours, ScrapedUsage, UsageLabels};
+use super::scraped_hour::{ScrapedHours, UsageLabels};
 use super::scraped_series::FAMILY_LABEL;
 
 /// The most ranges that a sentence lists.
@@ -68,7 +68,7 @@ impl ScrapedSum {
         let over = range.start..range.end.min(now);
         let is_whole =
             |window: &Window| !self.whole.is_empty() && self.whole.values().all(|whole| whole.contains(window));
-        let missing = ranges((over.start.0..over.end.0).map(Window).filter(|window| !is_whole(window)));
+        let missing = window_ranges((over.start.0..over.end.0).map(Window).filter(|window| !is_whole(window)));
         let is_complete = missing.is_empty() && range.end <= now;
         let state = if is_complete { PeriodState::Complete } else { PeriodState::Open };
         let usage = UsageReport::group(&[], self.query.range, self.calendar, self.query.group_by)?;
@@ -77,7 +77,7 @@ impl ScrapedSum {
     }
 }
 
-fn measures(usage: ScrapedUsage) -> Measures {
+fn measures(usage: UsageSums) -> Measures {
     Measures { commands: usage.commands, units: usage.units, ..Measures::default() }
 }
 
@@ -111,7 +111,7 @@ fn no_command(labels: &UsageLabels) -> ScrapedError {
 }
 
 /// Hours in their order as ranges.
-fn ranges(windows: impl Iterator<Item = Window>) -> Vec<Range<Window>> {
+pub fn window_ranges(windows: impl Iterator<Item = Window>) -> Vec<Range<Window>> {
     let mut ranges: Vec<Range<Window>> = Vec::new();
     for window in windows {
         match ranges.last_mut().filter(|last| last.end == window) {
@@ -230,7 +230,7 @@ state     open
 
     #[test]
     fn long_list_of_ranges_is_cut_off() {
-        let ranges = ranges((0..26).filter(|hour| hour % 2 == 0).map(Window));
+        let ranges = window_ranges((0..26).filter(|hour| hour % 2 == 0).map(Window));
         let text = window_ranges_text(&ranges);
         assert!(text.starts_with("1970-01-01T00:00:00Z to 1970-01-01T01:00:00Z, 1970-01-01T02:00:00Z to "), "{text}");
         assert!(text.ends_with("1970-01-01T19:00:00Z, 3 more ranges"), "{text}");
