@@ -1,5 +1,5 @@
 //! Operations: command line, admin listener (`/metrics`, readiness), config reload, live listeners, graceful shutdown
-//! (drain, GOAWAY), logging, access log, the manual, alerts, dashboards, migration, exact hours in Prometheus and reports from them,
+//! (drain, GOAWAY), logging, access log, the manual, alerts, dashboards, the view of a running gateway, migration, exact hours in Prometheus and reports from them,
 //! and third-party tools (nginx, Prometheus, curl, openssl, sqlite3).
 
 mod access_log;
@@ -17,3 +17,4 @@ mod migrate;
 mod scraped_usage;
 mod sealed_hours;
 pub(crate) mod third_party_tools;
+mod top;
