@@ -37,7 +37,7 @@ use crate::clock::Clock;
 
 use self::cluster::{controller, crds, migrate};
 use self::exit_code::{error_text, exit_code, is_broken_pipe};
-use self::inspect::top;
+use self::inspect::{diagnose, top};
 use self::output::print_output;
 
 pub use self::exit_code::{BadUsage, INTERNAL, NOT_SO, STORAGE, USAGE};
@@ -72,6 +72,8 @@ enum CliCommand {
     Report(report::ReportArgs),
     /// Shows what a running gateway does: departments, subsystems, limits, certificates, ledger
     Top(top::TopArgs),
+    /// Packs what a bug report needs into an archive, without secrets
+    Diagnose(diagnose::DiagnoseArgs),
     /// A small certificate authority for trials
     Pki(pki::PkiArgs),
     /// Prints a completion script for a shell
@@ -100,6 +102,7 @@ fn run_command(command: &CliCommand, out: &mut impl Write) -> anyhow::Result<Exi
         CliCommand::Ledger(args) => ledger::ledger(args, &Clock::system(), out),
         CliCommand::Report(args) => report::report(args, &Clock::system(), out),
         CliCommand::Top(args) => top::top(args, &Clock::system(), out),
+        CliCommand::Diagnose(args) => diagnose::diagnose(args, &Clock::system(), out),
         CliCommand::Pki(args) => pki::run(args, Clock::system().wall(), out),
         CliCommand::Completions(args) => completions::completions(args, &mut CommandLine::command(), out),
     }

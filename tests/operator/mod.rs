@@ -1,5 +1,5 @@
 //! Operations: command line, admin listener (`/metrics`, readiness), config reload, live listeners, graceful shutdown
-//! (drain, GOAWAY), logging, access log, the manual, alerts, dashboards, the view of a running gateway, migration, exact hours in Prometheus and reports from them,
+//! (drain, GOAWAY), logging, access log, the manual, alerts, dashboards, the view of a running gateway, its diagnosis, migration, exact hours in Prometheus and reports from them,
 //! and third-party tools (nginx, Prometheus, curl, openssl, sqlite3).
 
 mod access_log;
@@ -8,6 +8,7 @@ mod alert_rules;
 mod command_line;
 mod config_reload;
 mod dashboards;
+mod diagnose;
 mod graceful_shutdown;
 mod last_good;
 mod live_listeners;

@@ -1,4 +1,5 @@
-//! Commands that look at a running gateway over its admin listener: `tallygate top`.
+//! Commands that look at a running gateway over its admin listener: `tallygate top`
+//! and `tallygate diagnose`.
 //!
 //! Guarantees:
 //! - Nothing is changed: only GET requests are sent.
@@ -6,6 +7,7 @@
 //!
 //! Leaves to `admin_client`: the requests. Leaves to `admin`: what a gateway shows.
 
+pub mod diagnose;
 mod exposition;
 mod live_screen;
 mod overview;

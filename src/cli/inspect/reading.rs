@@ -38,6 +38,7 @@ pub(super) async fn read_gateway(client: &AdminClient, clock: &Clock) -> Result<
     let config = serde_json::from_slice(&config.body)
         .map_err(|_| client.error("/config", AdminFault::Foreign(excerpt(&config.text()))))?;
     let is_ready = readiness.status == StatusCode::OK;
-    let notes = readiness.text().lines().filter(|line| *line != "ready").map(str::to_owned).collect();
+    let notes =
+        readiness.text().lines().filter(|line| *line != "ready" && !line.starts_with(' ')).map(str::to_owned).collect();
     Ok(Reading { at: clock.wall(), time, metrics, is_ready, notes, config })
 }
