@@ -85,6 +85,25 @@ chart-test: ## test the Helm chart, kustomize base and install.yaml without a cl
 chart-cluster-test: ## install the chart on a test cluster of its own, as root, with a program that stands in for the gateway
 	@deploy/test-cluster.sh
 
+# Tools outside the dependencies: built once, into a separate folder.
+TOOLS = $(TARGET_DIR)/tools
+
+# The dashboards of deploy/grafana. The package with Grafana's schema is pinned by its hash, and lies in a folder of its own.
+DASHBOARD_PYTHON = $(TOOLS)/grafana/bin/python
+
+.PHONY: dashboards dashboards-check
+dashboards: $(DASHBOARD_PYTHON) ## write the dashboards of deploy/grafana and their copies in the chart
+	@$(DASHBOARD_PYTHON) deploy/grafana/dashboards.py
+
+dashboards-check: $(DASHBOARD_PYTHON) ## check that the dashboards are up to date and valid by Grafana's own schema
+	@$(DASHBOARD_PYTHON) deploy/grafana/dashboards.py --check && echo "dashboards: up to date, valid by Grafana's schema"
+
+$(DASHBOARD_PYTHON): deploy/grafana/requirements.txt
+	@scripts/need python3 python3-venv
+	python3 -m venv $(TOOLS)/grafana
+	$(TOOLS)/grafana/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement deploy/grafana/requirements.txt
+	@touch $(DASHBOARD_PYTHON)
+
 # The fuzz targets: entry points of untrusted input (docs/decisions/fuzzing.md). New inputs are written to a separate folder.
 # Inputs worth keeping are copied to fuzz/corpus.
 DOORS := head path certificate configuration proxied ledger response
@@ -101,8 +120,6 @@ fuzz: need-compiler need-cplusplus ## run libFuzzer on all fuzz targets, FUZZ_SE
 			-verbosity=0 -print_final_stats=1 -artifact_prefix=$(FUZZ_DIR)/$$door- $(FUZZ_DIR)/$$door fuzz/corpus/$$door; \
 	done
 
-# Tools outside the dependencies: compiled once, into a separate folder.
-TOOLS = $(TARGET_DIR)/tools
 DENY_CHECKS ?= advisories bans licenses sources
 
 .PHONY: deny

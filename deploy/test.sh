@@ -75,8 +75,8 @@ shown() {
 pass "unit tests of the generator"
 ./render.sh --check
 pass "schema, README, kustomize/base and install.yaml are what the chart makes of them"
-"$tools/chart" monitoring ../docs/metrics.md "$chart/files/alerts.yaml" "$chart/files/dashboard.json"
-pass "alerts and dashboard agree with docs/metrics.md"
+"$tools/chart" monitoring ../docs/metrics.md "$chart/files/alerts.yaml" "$chart"/files/dashboard-*.json
+pass "alerts and dashboards agree with docs/metrics.md"
 if command -v promtool >/dev/null; then
     promtool check rules "$chart/files/alerts.yaml" >/dev/null || fail "promtool refuses files/alerts.yaml"
     pass "promtool accepts the alerts"

@@ -10,11 +10,13 @@
 //! network of operators.
 
 mod accept_header;
+mod config_page;
 mod connection_limit;
 mod endpoints;
 mod host_check;
 mod hours_api;
 mod query_text;
+mod readiness_page;
 mod response;
 mod response_body;
 mod server;

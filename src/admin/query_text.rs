@@ -1,6 +1,6 @@
 //! The texts of a query string, as the endpoints with parameters read them.
 //!
-//! Leaves to others: the parameters (`usage_api`, `hours_api`).
+//! Leaves to others: the parameters (`usage_api`, `hours_api`, `readiness_page`, `config_page`).
 
 use percent_encoding::percent_decode_str;
 
@@ -16,8 +16,11 @@ pub(crate) fn read_parameters(
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         if !known.contains(&name) {
-            let (last, others) = known.split_last().unwrap_or((&"", &[]));
-            return Err(format!("unknown parameter {name:?}; known parameters: {} and {last}", others.join(", ")));
+            let known = match known.split_last() {
+                Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+                _ => known.concat(),
+            };
+            return Err(format!("unknown parameter {name:?}; known parameters: {known}"));
         }
         let value = percent_decoded(value).ok_or_else(|| format!("the value of {name} is not percent-encoded text"))?;
         take(name, value)?;

@@ -49,6 +49,9 @@ pub struct ClusterDataPlane {
     unready: Mutex<Option<ReadinessBlock>>,
 }
 
+/// What to do about a cluster that is not known yet.
+const CLUSTER_REMEDY: &str = "look at tallygate_kube_watch_state on /metrics: the API server must be reachable, and each kind must have been listed";
+
 impl ClusterDataPlane {
     pub(crate) fn new(
         cluster: ClusterDocuments,
@@ -56,7 +59,7 @@ impl ClusterDataPlane {
         status: Arc<ArcSwap<ConfigStatus>>,
         ready: &Readiness,
     ) -> Self {
-        let unready = Mutex::new(Some(ready.block("the first configuration of the cluster")));
+        let unready = Mutex::new(Some(ready.block("the first configuration of the cluster", CLUSTER_REMEDY)));
         Self { cluster, reload, live, publisher, status, parsed: Mutex::default(), unready }
     }
 

@@ -31,6 +31,10 @@ pub(crate) struct ExpiryWatch {
     closed_listeners: HashMap<Name, (Timestamp, ReadinessBlock)>,
 }
 
+/// What to do about a listener whose lists have expired.
+const REVOCATION_REMEDY: &str =
+    "fetch a new list from the authority and put it in the place of the old one: it is live within a second";
+
 impl ExpiryWatch {
     /// Starts the schedule. The files have just been read, with their warnings.
     pub(crate) fn new(components: SharedComponents) -> Self {
@@ -82,7 +86,8 @@ impl ExpiryWatch {
                 "a current revocation list for listener {listener}: the last one expired at {at}, so all clients are \
                  rejected"
             );
-            self.closed_listeners.insert(listener.clone(), (at, self.components.ready.block(awaited)));
+            self.closed_listeners
+                .insert(listener.clone(), (at, self.components.ready.block(awaited, REVOCATION_REMEDY)));
         }
     }
 }

@@ -124,7 +124,7 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
     let ready = Readiness::default();
     let (ledger, seeds) = open_ledger(settings, &ready, (clock.clone(), &access_log))?;
 
-    let starting = ready.block("the start");
+    let starting = ready.block("the start", START_REMEDY);
     let shared = (&ready, clock, (telemetry, Arc::clone(&access_log)));
     let components = SharedComponents { cluster: gauge, ..shared_components(&configuration, ledger.reader(), shared) };
     components.traffic.limiters.enforce(snapshot);
@@ -352,6 +352,9 @@ fn exit_on_storage_failure(error: &LedgerError, access_log: &AccessLog) {
     logging::flush_log();
     std::process::exit(EXIT_STORAGE);
 }
+
+/// What to do about a gateway that starts.
+const START_REMEDY: &str = "wait: a large ledger is recovered for some seconds; the log says what it does";
 
 /// EX_IOERR of sysexits.
 const EXIT_STORAGE: i32 = 74;

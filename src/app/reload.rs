@@ -11,6 +11,7 @@
 //! Leaves to others: the check for changed files (`config`), and the schedule (`control_thread`).
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
@@ -27,7 +28,7 @@ use crate::config::{
 use crate::identity::{ExpiringItem, ServerTls, SubsystemTls};
 use crate::model::{Name, NameInterner};
 use crate::policy::{PolicySnapshot, SnapshotDifference};
-use crate::telemetry::{ConfigChanges, ConfigStatus, ListenerChanges, LiveConfig, RejectedConfig};
+use crate::telemetry::{ConfigChanges, ConfigCounts, ConfigStatus, ListenerChanges, LiveConfig, RejectedConfig};
 
 use super::access_log;
 use super::binding::{AdminSocket, BindProblem, BindProblems, bind_sockets};
@@ -124,6 +125,28 @@ fn kept_or_new(live: &HashMap<Name, SubsystemTls>, new: Vec<(Name, SubsystemTls)
     new.into_iter().map(one).collect()
 }
 
+/// The live configuration as `/config` shows it. Of `settings`, those of the start are in effect where they are read
+/// once, else those of the reload.
+fn live_config(
+    snapshot: &PolicySnapshot,
+    (start, reloaded): (&GatewaySettings, &GatewaySettings),
+    (source, components): (&Path, &SharedComponents),
+) -> LiveConfig {
+    LiveConfig {
+        version: snapshot.version.clone(),
+        since: components.traffic.clock.wall(),
+        source: source.to_path_buf(),
+        contains: ConfigCounts {
+            departments: snapshot.departments.len(),
+            subsystems: snapshot.subsystems.len(),
+            commands: snapshot.subsystems.iter().map(|subsystem| subsystem.commands.len()).sum(),
+            backends: snapshot.backends.len(),
+            granted: snapshot.granted_series(),
+        },
+        settings: Arc::new(start.effective_values(reloaded)),
+    }
+}
+
 impl ConfigReloader {
     /// A reloader for the running `components`, which were started with `settings`.
     pub(crate) fn new(
@@ -131,10 +154,8 @@ impl ConfigReloader {
         (settings, excluded): (GatewaySettings, Vec<ExcludedSource>),
         components: SharedComponents,
     ) -> Self {
-        let live = LiveConfig {
-            version: components.traffic.published.load().version.clone(),
-            since: components.traffic.clock.wall(),
-        };
+        let snapshot = components.traffic.published.load_full();
+        let live = live_config(&snapshot, (&settings, &settings), (source.loader.path(), &components));
         let weakened = insecure_settings(&components);
         let status = ConfigStatus {
             live,
@@ -201,7 +222,7 @@ impl ConfigReloader {
         log_new_addresses(&live, &addresses);
         self.components.live.publish(addresses);
         log_excluded_changes(&self.status.load().excluded, &excluded);
-        self.publish_status(&snapshot.version, (&settings, excluded), changes);
+        self.publish_status(&snapshot, (&settings, excluded), changes);
         self.live_settings = settings;
         Ok(())
     }
@@ -277,12 +298,12 @@ impl ConfigReloader {
     /// Publishes the live version, the changes, and the settings that need a restart.
     fn publish_status(
         &self,
-        version: &str,
+        snapshot: &PolicySnapshot,
         (settings, excluded): (&GatewaySettings, Vec<ExcludedSource>),
         changes: ConfigChanges,
     ) {
         tracing::info!(
-            version,
+            version = snapshot.version,
             changed_departments = changes.departments.to_text(),
             changed_subsystems = changes.subsystems.to_text(),
             changed_backends = changes.backends.to_text(),
@@ -306,7 +327,7 @@ impl ConfigReloader {
                 "this setting is read only at start; restart the gateway to change it"
             );
         }
-        let live = LiveConfig { version: version.to_owned(), since: self.components.traffic.clock.wall() };
+        let live = live_config(snapshot, (&self.settings, settings), (self.source.loader.path(), &self.components));
         let weakened = insecure_settings(&self.components);
         // A file change and a SIGHUP for it are two reloads. The second one must not hide the changes of the first.
         let changes =

@@ -49,10 +49,14 @@ pub(crate) struct RunningParts {
     pub(crate) ledger: Ledger,
 }
 
+/// What to do about a gateway that stops.
+const SHUTDOWN_REMEDY: &str =
+    "nothing: it was asked to stop (SIGTERM), and ends by itself; send callers to another gateway";
+
 impl RunningParts {
     /// Shuts down gracefully and blocks until the end. The order is that of the module's head.
     pub(crate) fn shut_down(self) -> Result<(), AppError> {
-        let _stopping = self.ready.block("the shutdown");
+        let _stopping = self.ready.block("the shutdown", SHUTDOWN_REMEDY);
         self.departure.announce();
         wait_while_connections_come(self.limits, &self.telemetry);
         self.traffic_drain.begin();

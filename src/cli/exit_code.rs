@@ -11,6 +11,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::audit::ExportError;
 use crate::report::{HourSamplesError, ScrapedError};
 
+use super::admin_client::{AdminError, BadAdminUrl};
 use super::prometheus::{BadPrometheusOption, PrometheusError};
 
 /// Exit code of a negative result: problems or differences were found.
@@ -20,7 +21,8 @@ pub const USAGE: u8 = 2;
 /// Exit code of an internal fault, or of a resource that the machine refuses (an address, a thread). A retry may
 /// succeed.
 pub const INTERNAL: u8 = 70;
-/// Exit code of a storage fault: the disk, the ledger on it, or a Prometheus that gives no usable answer.
+/// Exit code of a storage fault: the disk, the ledger on it, or a Prometheus or a gateway that gives no usable
+/// answer.
 pub const STORAGE: u8 = 74;
 
 /// A usage error: the command line asks for something impossible.
@@ -72,13 +74,15 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<ScrapedError>() {
         return Some(if error.is_choice() { USAGE } else { STORAGE });
     }
-    if is_storage || cause.is::<PrometheusError>() || cause.is::<PrintError>() {
+    let is_unanswered = cause.is::<PrometheusError>() || cause.is::<AdminError>();
+    if is_storage || is_unanswered || cause.is::<PrintError>() {
         return Some(STORAGE);
     }
     if cause.is::<ConfigProblems>() {
         return Some(NOT_SO);
     }
-    (cause.is::<BadUsage>() || cause.is::<BadPrometheusOption>()).then_some(USAGE)
+    let is_usage = cause.is::<BadUsage>() || cause.is::<BadPrometheusOption>() || cause.is::<BadAdminUrl>();
+    is_usage.then_some(USAGE)
 }
 
 #[cfg(test)]

@@ -2,23 +2,23 @@
 //!
 //! Guarantees:
 //! - Machine-readable output goes to stdout, messages for people to stderr.
-//! - Exit codes: 0 success, 1 negative result (problems, differences), 2 usage, 70 internal, 74 storage or a
-//!   Prometheus that gives no usable answer.
+//! - Exit codes: 0 success, 1 negative result (problems, differences), 2 usage, 70 internal, 74 storage, or a
+//!   Prometheus or a gateway that gives no usable answer.
 //! - A reader that closes our stdout early, such as `head`, is not an error.
 
 pub mod adjust;
+mod admin_client;
 mod backup;
 pub mod check;
+pub mod cluster;
 pub mod completions;
-pub mod controller;
-pub mod crds;
 mod distinct_ledgers;
 mod exit_code;
 pub mod explain;
 mod hour_export;
+pub mod inspect;
 pub mod ledger;
 mod ledger_paths;
-pub mod migrate;
 mod output;
 pub mod pki;
 mod prometheus;
@@ -35,7 +35,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::clock::Clock;
 
+use self::cluster::{controller, crds, migrate};
 use self::exit_code::{error_text, exit_code, is_broken_pipe};
+use self::inspect::{diagnose, top};
 use self::output::print_output;
 
 pub use self::exit_code::{BadUsage, INTERNAL, NOT_SO, STORAGE, USAGE};
@@ -68,6 +70,10 @@ enum CliCommand {
     Ledger(ledger::LedgerArgs),
     /// Reports of usage
     Report(report::ReportArgs),
+    /// Shows what a running gateway does: departments, subsystems, limits, certificates, ledger
+    Top(top::TopArgs),
+    /// Packs what a bug report needs into an archive, without secrets
+    Diagnose(diagnose::DiagnoseArgs),
     /// A small certificate authority for trials
     Pki(pki::PkiArgs),
     /// Prints a completion script for a shell
@@ -95,6 +101,8 @@ fn run_command(command: &CliCommand, out: &mut impl Write) -> anyhow::Result<Exi
         CliCommand::Migrate(args) => migrate::migrate(args, out),
         CliCommand::Ledger(args) => ledger::ledger(args, &Clock::system(), out),
         CliCommand::Report(args) => report::report(args, &Clock::system(), out),
+        CliCommand::Top(args) => top::top(args, &Clock::system(), out),
+        CliCommand::Diagnose(args) => diagnose::diagnose(args, &Clock::system(), out),
         CliCommand::Pki(args) => pki::run(args, Clock::system().wall(), out),
         CliCommand::Completions(args) => completions::completions(args, &mut CommandLine::command(), out),
     }

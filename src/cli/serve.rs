@@ -9,7 +9,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{self, RunningGateway, StartOptions};
 use crate::clock::Clock;
-use crate::policy::DownstreamProtocol;
 use crate::telemetry::logging::{self, LogFormat};
 
 use super::{BadUsage, error_text, exit_code};
@@ -166,11 +165,7 @@ fn log_addresses(format: LogFormatArg, running: &RunningGateway) {
 fn addresses_text(running: &RunningGateway) -> String {
     let mut text = String::from("tallygate is ready");
     for listener in running.listeners() {
-        let protocol = match listener.protocol {
-            DownstreamProtocol::Https => "https",
-            DownstreamProtocol::Http => "http",
-            DownstreamProtocol::Tls => "tls",
-        };
+        let protocol = listener.protocol.name();
         text += &format!("\n  listener {}: {protocol}://{}", listener.name, listener.address.bound);
     }
     if let Some(address) = running.admin() {

@@ -27,7 +27,7 @@ pub use self::settings::gateway_settings::ShutdownSettings;
 pub use self::settings::gateway_settings::TrustedProxies;
 pub(crate) use loading::command_check::check_commands;
 pub use loading::file_watcher::FileWatcher;
-pub use loading::loader::{ConfigLoader, LoadResult};
+pub use loading::loader::{ConfigLoader, LoadResult, configuration_files};
 pub use loading::source_set::ExcludedSource;
 pub(crate) use loading::source_set::{MemoryDocument, MemoryDocuments, SharedDocuments};
 pub use loading::tls_loader::LoadedTls;

@@ -15,4 +15,4 @@ mod readiness;
 pub use accepting_phase::{AcceptingEnd, AcceptingPhase};
 pub use departure::Departure;
 pub use drain::{DrainTrigger, DrainWatcher, drain};
-pub use readiness::{Readiness, ReadinessBlock};
+pub use readiness::{AwaitedReason, Readiness, ReadinessBlock};

@@ -87,7 +87,7 @@ mod tests {
         let now: Timestamp = "2026-11-30T04:00:00Z".parse().expect("a time");
         let excluded = excluded.iter().map(|source| ExcludedSource { source: (*source).into(), problems: vec![] });
         let config = ConfigStatus {
-            live: LiveConfig { version: String::new(), since: now },
+            live: LiveConfig { version: String::new(), since: now, ..LiveConfig::default() },
             weakened: vec![],
             restart_needed: vec![],
             excluded: excluded.collect(),

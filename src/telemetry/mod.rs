@@ -47,7 +47,9 @@ pub use cluster_view::{ClusterView, KindView, LastGoodView, ServedLastGood, Work
 pub use config_changes::{ChangedItems, ConfigChanges, ListenerChanges, NameList};
 pub use counters::{EventCounter, LevelGauge};
 pub use recorder::WorkerRecorder;
-pub use runtime_view::{ConfigStatus, DepartmentLimits, LiveConfig, QuotaUse, RejectedConfig, RuntimeView};
+pub use runtime_view::{
+    ConfigCounts, ConfigStatus, DepartmentLimits, LiveConfig, QuotaUse, RejectedConfig, RuntimeView,
+};
 pub use scrape::ScrapeInput;
 pub use traffic_stats::{
     ConnectionStats, HandshakeFailure, LimitHit, MirrorOutcome, OpenConnection, QueueStats, UpstreamStats,

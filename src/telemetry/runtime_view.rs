@@ -1,5 +1,9 @@
 //! The data that only the composition root has, as plain values for a scrape.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use crate::config::{ConfigProblem, ExcludedSource, PendingSetting};
@@ -84,7 +88,7 @@ impl QuotaUse {
     }
 }
 
-/// The live configuration and the last rejected one. Holds no part of the document, and therefore no secret.
+/// The live configuration and the last rejected one. Of the document it holds settings, names and paths, and no secret.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ConfigStatus {
     /// The configuration that serves traffic.
@@ -108,12 +112,34 @@ pub struct ConfigStatus {
 }
 
 /// The configuration that serves traffic.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct LiveConfig {
     /// See [`crate::policy::PolicySnapshot::version`].
     pub version: String,
     /// The time at which it became live.
     pub since: Timestamp,
+    /// The main file.
+    pub source: PathBuf,
+    /// How many items it has, of all files.
+    pub contains: ConfigCounts,
+    /// The settings of the gateway that are in effect, defaults included, by their keys. Keys and certificates are
+    /// shown as the paths of their files.
+    pub settings: Arc<BTreeMap<String, String>>,
+}
+
+/// The numbers of items of a configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ConfigCounts {
+    /// Departments.
+    pub departments: usize,
+    /// Subsystems.
+    pub subsystems: usize,
+    /// Commands of all subsystems.
+    pub commands: usize,
+    /// Backends, those of subsystems included.
+    pub backends: usize,
+    /// Departments and commands that a grant allows.
+    pub granted: usize,
 }
 
 /// A configuration that was rejected.

@@ -233,7 +233,7 @@ mod tests {
 
     fn view(series: usize) -> RuntimeView {
         let now: Timestamp = "2026-11-24T03:59:59Z".parse().expect("a time");
-        let live = LiveConfig { version: "0123456789ab".to_owned(), since: now };
+        let live = LiveConfig { version: "0123456789ab".to_owned(), since: now, ..LiveConfig::default() };
         RuntimeView {
             now,
             window: Clock::manual(now).window(),

@@ -140,7 +140,8 @@ async fn expiry_of_the_last_crl_is_reported_as_the_reason_of_refusals() {
     .await
     .1;
     assert!(
-        message.contains("listener departments: the last one expired at 2030-01-01T00:00:00Z, so all"),
+        message.contains("listener departments: the last one expired at 2030-01-01T00:00:00Z, so all")
+            && message.contains("\n  do: fetch a new list"),
         "{message}"
     );
 

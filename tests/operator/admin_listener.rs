@@ -86,6 +86,38 @@ async fn live_configuration_is_shown_with_its_version() {
 }
 
 #[tokio::test]
+async fn readiness_and_configuration_are_shown_in_words() {
+    let world = World::city().start().await;
+    let (status, words) = world.admin("/readyz?verbose").await;
+    assert_eq!(status, 200);
+    let version = world.version_on_disk();
+    for expected in
+        ["ready\n", "[+] ledger: balances, synced ", &format!("[+] configuration: {version} of "), "[+] certificates: "]
+    {
+        assert!(words.contains(expected), "{expected}: {words}");
+    }
+    let (status, words) = world.admin("/config?format=text").await;
+    assert_eq!(status, 200);
+    let key = world.document["listeners"][0]["tls"]["key"].as_str().unwrap_or_default().to_owned();
+    for expected in [
+        &format!("configuration {version} of "),
+        "contains 3 departments, ",
+        "  capacity.inFlight ",
+        "  calendar.offset ",
+        &key,
+    ] {
+        assert!(words.contains(expected), "{expected}: {words}");
+    }
+    assert!(!words.contains("PRIVATE KEY"), "{words}");
+    for (path, reason) in [("/readyz?loud", "known parameters: verbose"), ("/config?format=yaml", "write format=text")]
+    {
+        let (status, body) = world.admin(path).await;
+        assert!(status == 400 && body.contains(reason), "{path}: {status} {body}");
+    }
+    world.close().await;
+}
+
+#[tokio::test]
 async fn admin_paths_are_unreachable_on_traffic_listeners() {
     let world = World::city().start().await;
     let client = world.client("traffic-police");

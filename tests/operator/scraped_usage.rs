@@ -10,7 +10,7 @@ use super::third_party_tools::query_at;
 use crate::world::{reserve_address, run, stderr, stdout, tool, until};
 
 /// Runs `report usage`. Returns exit code, stdout and stderr.
-async fn report(arguments: &[&str]) -> (i32, String, String) {
+pub(super) async fn report(arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tallygate"));
     command.args(["report", "usage"]).args(arguments);
     let ended: Output = run(command).await;
@@ -18,7 +18,7 @@ async fn report(arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// Writes hours of the ledger into blocks for a Prometheus.
-async fn load(history: &History, arguments: &[&str]) {
+pub(super) async fn load(history: &History, arguments: &[&str]) {
     let folder = history.folder.path();
     let file = folder.join("hours.om");
     let _ = std::fs::remove_file(&file); // of the load before

@@ -87,7 +87,7 @@ const ORDERS: [FolderOrder; 11] = [
     },
     FolderOrder { folder: "kube/translate", floors: &["routes ingresses", "nginx"], sideways: &[] },
     FolderOrder { folder: "report", floors: &["render", "reconciled", "scraped"], sideways: &[] },
-    FolderOrder { folder: "cli", floors: &["scraped", "prometheus trial_authority"], sideways: &[] },
+    FolderOrder { folder: "cli", floors: &["scraped inspect cluster", "prometheus trial_authority"], sideways: &[] },
     FolderOrder { folder: "config", floors: &["loading", "compile", "settings", "parse", "document"], sideways: &[] },
 ];
 

@@ -4,7 +4,7 @@
 //	chart table VALUES                          Markdown table of the values
 //	chart manifests FOLDER FILE...              schemas for kubeconform, from OpenAPI documents (.json) and CRDs (.yaml)
 //	chart configuration SCHEMA MANIFESTS        the base configuration in a ConfigMap conforms to the program's schema
-//	chart monitoring METRICS ALERTS DASHBOARD   alerts and dashboard agree with the page of the metrics
+//	chart monitoring METRICS ALERTS DASHBOARD...  alerts and dashboards agree with the page of the metrics
 package main
 
 import (
@@ -29,8 +29,8 @@ func run(args []string) error {
 		return writeManifestSchemas(args[1], args[2:])
 	case len(args) == 3 && args[0] == "configuration":
 		return checkConfiguration(args[1], args[2])
-	case len(args) == 4 && args[0] == "monitoring":
-		return checkMonitoring(args[1], args[2], args[3])
+	case len(args) >= 4 && args[0] == "monitoring":
+		return checkMonitoring(args[1], args[2], args[3:])
 	}
 	return fmt.Errorf("unknown arguments %q", args)
 }

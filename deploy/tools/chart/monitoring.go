@@ -20,9 +20,9 @@ type alertRule struct {
 	Annotations map[string]string
 }
 
-// checkMonitoring: the alerts and the dashboard name only metrics of docs/metrics.md, and each alert says what to do. The test
-// `alert_rules` of the program checks the rest.
-func checkMonitoring(metricsFile, alertsFile, dashboardFile string) error {
+// checkMonitoring: the alerts and the dashboards name only metrics of docs/metrics.md, and each alert says what to do. The tests
+// `alert_rules` and `dashboards` of the program check the rest.
+func checkMonitoring(metricsFile, alertsFile string, dashboardFiles []string) error {
 	page, err := os.ReadFile(metricsFile)
 	if err != nil {
 		return err
@@ -31,14 +31,15 @@ func checkMonitoring(metricsFile, alertsFile, dashboardFile string) error {
 	if err != nil {
 		return err
 	}
-	dashboard, err := os.ReadFile(dashboardFile)
-	if err != nil {
-		return err
+	faults := []error{expectAdvice(alerts)}
+	for _, file := range dashboardFiles {
+		dashboard, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		faults = append(faults, expectDocumented(string(page), file, string(dashboard)))
 	}
-	return errors.Join(
-		expectAdvice(alerts),
-		expectDocumented(string(page), dashboardFile, string(dashboard)),
-	)
+	return errors.Join(faults...)
 }
 
 func readAlerts(file string) ([]alertRule, error) {

@@ -24,7 +24,7 @@ use crate::report::{ScrapedSeries, UpHistory, head_families_matcher, hour_famili
 
 pub(super) use self::prometheus_client::PrometheusClient;
 pub(super) use self::prometheus_error::{BadPrometheusOption, PrometheusError};
-pub(super) use self::query_answer::QueryAnswer;
+pub(super) use self::query_answer::{QueryAnswer, excerpt};
 
 /// The most hours of one query, which bounds its answer: 24 samples of each series.
 const QUERY_HOURS_MAX: u32 = 24;

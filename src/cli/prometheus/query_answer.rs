@@ -79,7 +79,7 @@ fn millis_of(text: &str) -> Option<i64> {
 }
 
 /// The beginning of a foreign text on one line, without control characters.
-fn excerpt(text: &str) -> String {
+pub(in crate::cli) fn excerpt(text: &str) -> String {
     let plain: String = text.chars().map(|one| if one.is_control() { ' ' } else { one }).take(EXCERPT_MAX).collect();
     if plain.trim().is_empty() { "empty".to_owned() } else { plain.trim().to_owned() }
 }

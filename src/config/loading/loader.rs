@@ -80,6 +80,21 @@ struct MainFile {
     appended: Vec<Arc<SourcePage>>,
 }
 
+/// The files of the configuration at `path` that are there now: the main file, then those that it includes. A main file that cannot
+/// be read as YAML includes none.
+///
+/// # Errors
+/// The main file cannot be read.
+pub fn configuration_files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let (document, _) = yaml::parse_document(&std::fs::read_to_string(path)?);
+    let mut files = vec![path.to_path_buf()];
+    if let Some(document) = document {
+        let patterns = IncludePatterns::new(&document.include, &document.include_isolated, path);
+        files.extend(patterns.list_files().files.into_iter().map(|(file, _)| file));
+    }
+    Ok(files)
+}
+
 /// A compiled configuration, before its problems are judged.
 struct CompiledSources {
     compiled: CompiledDocument,
@@ -113,6 +128,11 @@ impl ConfigLoader {
     #[must_use]
     pub(crate) fn with_documents(self, documents: SharedDocuments) -> Self {
         Self { memory: Some(documents), ..self }
+    }
+
+    /// The main file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The version of the last load, valid or not; `None` if the files could not be read.

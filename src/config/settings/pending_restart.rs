@@ -38,7 +38,7 @@ impl GatewaySettings {
     }
 
     /// All static settings, by their paths.
-    fn static_values(&self) -> BTreeMap<String, String> {
+    pub(super) fn static_values(&self) -> BTreeMap<String, String> {
         let mut read = BTreeMap::new();
         let mut note = |path: &str, value: &dyn Display| drop(read.insert(path.to_owned(), value.to_string()));
         note("gateway", &self.gateway);

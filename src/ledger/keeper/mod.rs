@@ -130,7 +130,7 @@ pub(crate) fn run_keeper(
         Ok(KeeperExit::Abandoned) => Ok(()),
         Err(error) => {
             let ready = keeper.ready.clone();
-            let _not_ready = ready.block("a working ledger");
+            let _not_ready = ready.block("a working ledger", FAILED_REMEDY);
             drop(keeper); // ends the tasks that wait for a sync
             failed(error);
             Err(LedgerError::Stopped)
@@ -179,7 +179,7 @@ impl Keeper {
             self.grow_unless_disk_is_full(now)?; // a fold is the longest time in which nothing grows
             self.check_files()?;
             let folded = self.fold_into_book();
-            set_readiness(&mut self.fold_failing, folded.is_err(), (&self.ready, "a writable book"));
+            set_readiness(&mut self.fold_failing, folded.is_err(), (&self.ready, ("a writable book", BOOK_REMEDY)));
             defer_transient(folded)?;
         }
         self.grow_unless_disk_is_full(now)
@@ -205,7 +205,7 @@ impl Keeper {
         set_readiness(
             &mut self.growth_failing,
             grown.is_err(),
-            (&self.ready, "space on the ledger's disk for new series"),
+            (&self.ready, ("space on the ledger's disk for new series", SPACE_REMEDY)),
         );
         defer_transient(grown)
     }
@@ -391,10 +391,20 @@ fn series_names_at(tally: &TallyFile, position: u32) -> Option<SeriesNames> {
     tally.slot(position).and_then(super::tally::slot::Slot::copy).and_then(|copy| SeriesNames::from_copy(&copy))
 }
 
+/// What to do about each state of the ledger that blocks readiness.
+const FAILED_REMEDY: &str =
+    "check the disk of the ledger: the gateway ends with exit code 74, and the next start recovers the counts";
+const BOOK_REMEDY: &str = "free space on the ledger's disk, or end the program that locks the book: the log has the error; nothing is lost meanwhile";
+const SPACE_REMEDY: &str = "free space on the ledger's disk: commands that were counted before go on, new departments and commands are refused";
+
 /// Blocks readiness while an operation fails.
-fn set_readiness(guard: &mut Option<ReadinessBlock>, fails: bool, (ready, what): (&Readiness, &str)) {
+fn set_readiness(
+    guard: &mut Option<ReadinessBlock>,
+    fails: bool,
+    (ready, (what, remedy)): (&Readiness, (&str, &'static str)),
+) {
     match (fails, guard.is_some()) {
-        (true, false) => *guard = Some(ready.block(what)),
+        (true, false) => *guard = Some(ready.block(what, remedy)),
         (false, true) => *guard = None,
         _ => {}
     }

@@ -33,6 +33,18 @@ pub enum DownstreamProtocol {
     Tls,
 }
 
+impl DownstreamProtocol {
+    /// The word of the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Https => "https",
+            Self::Http => "http",
+            Self::Tls => "tls",
+        }
+    }
+}
+
 /// The properties of a listener that the policy uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerRouting {

@@ -13,8 +13,8 @@ use crate::kube::lease::{LeaseSettings, LeaseTimes};
 use crate::kube::translate::ServiceSettings;
 use crate::kube::watch::WatchScope;
 
-use super::BadUsage;
-use super::serve::{ServeArgs, ServeSession};
+use crate::cli::BadUsage;
+use crate::cli::serve::{ServeArgs, ServeSession};
 
 /// The environment variables that a pod gets by `fieldRef`.
 const POD_NAME: &str = "POD_NAME";

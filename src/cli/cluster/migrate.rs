@@ -21,8 +21,8 @@ use crate::kube::translate::nginx::{
     AnnotationMap, FindingVerdict, NginxFinding, PREFIX, global_findings, read_annotations,
 };
 
-use super::check::plural;
-use super::{BadUsage, NOT_SO, OutputFormat};
+use crate::cli::check::plural;
+use crate::cli::{BadUsage, NOT_SO, OutputFormat};
 
 /// The most bytes of one input. A cluster of 5,000 Ingresses has about 20 MiB.
 const INPUT_BYTES_MAX: u64 = 256 << 20;
