@@ -144,8 +144,9 @@ fn view_source(components: SharedComponents, status: Arc<ArcSwap<ConfigStatus>>,
         let window = components.traffic.clock.window();
         let quotas = components.traffic.limiters.quotas(window).into_iter().map(|quota| QuotaUse {
             department: quota.department,
+            kind: quota.kind,
             used: quota.used,
-            granted: quota.units,
+            granted: quota.amount,
             warned_percent: quota.warned_percent,
         });
         RuntimeView {
@@ -171,13 +172,11 @@ fn config_status(components: &SharedComponents, status: &ArcSwap<ConfigStatus>) 
 
 /// The limits of the first `most` departments that have any.
 fn department_limits(snapshot: &PolicySnapshot, most: usize) -> Vec<DepartmentLimits> {
-    let limits = snapshot.departments.iter().map(|policy| DepartmentLimits {
-        department: policy.department.id.clone(),
-        limits: policy.limits,
-        quota: policy.quota.as_ref().map(|quota| quota.units.get()),
-    });
-    let any =
-        |one: &DepartmentLimits| one.limits.rate.is_some() || one.limits.concurrent.is_some() || one.quota.is_some();
+    let limits = snapshot
+        .departments
+        .iter()
+        .map(|policy| DepartmentLimits { department: policy.department.id.clone(), limits: policy.limits });
+    let any = |one: &DepartmentLimits| one.limits.rate.is_some() || one.limits.concurrent.is_some();
     limits.filter(any).take(most).collect()
 }
 

@@ -43,10 +43,10 @@ use arc_swap::ArcSwap;
 use crate::clock::Clock;
 use crate::config::{ConfigLoader, ConfigProblems, Configuration, GatewaySettings};
 use crate::identity::{DiskFiles, MemoryOrDisk, PemSource};
-use crate::ledger::{Ledger, LedgerError, LedgerReader, LedgerSettings, MeterSeed};
+use crate::ledger::{Ledger, LedgerError, LedgerReader, LedgerSettings, MeterSeed, UsageRow};
 use crate::lifecycle::{Departure, Readiness, drain};
-use crate::limit::LimiterRegistry;
-use crate::model::{Name, NameInterner, Outcome, Refused};
+use crate::limit::{LimiterRegistry, RestoredUse};
+use crate::model::{CalendarPeriod, Name, NameInterner, Outcome, PeriodLength, Refused};
 use crate::policy::PolicySnapshot;
 use crate::proxy::{
     ConnectionLimits, TrafficComponents, UpstreamHealth, WorkerHandle, WorkerSettings, WorkerShutdown, start_worker,
@@ -293,29 +293,41 @@ fn ledger_settings(settings: &GatewaySettings, ready: &Readiness) -> LedgerSetti
     }
 }
 
-/// Restores the quotas after a restart: the ledger's units of this month count as used, and quotas that were exceeded
-/// count as warned of. Every department of the ledger is restored: the configuration may bring it later, and in a
-/// cluster the first one has no departments.
+/// Restores the quotas after a restart: what the ledger has of this month and of today counts as used, and quotas that
+/// were exceeded count as warned of. Every department of the ledger is restored: the configuration may bring it later,
+/// and in a cluster the first one has no departments.
 fn restore_quotas(
     components: &SharedComponents,
     snapshot: &PolicySnapshot,
     numbers: &NameInterner,
 ) -> Result<(), AppError> {
-    let month = components.calendar.month_of(components.traffic.clock.window());
-    let rows = threads::block_on(components.reader.usage_total(components.calendar.windows_of(month)))??;
-    let mut used: HashMap<&Name, (u64, bool)> = HashMap::new();
-    for row in &rows {
-        let (units, has_refused) = used.entry(&row.department).or_default();
-        *units += row.totals.units;
-        *has_refused |= row.outcome == Outcome::Refused(Refused::QuotaExceeded);
-    }
-    for (department, used) in used {
-        components.traffic.limiters.restore_quota(numbers.department(department), month, used);
-    }
-    if components.cluster.is_none() {
-        removed_ids::warn_of_missing_ids(snapshot, &rows, month);
+    let (window, calendar) = (components.traffic.clock.window(), components.calendar);
+    for length in [PeriodLength::Month, PeriodLength::Day] {
+        let period = length.containing(window, calendar);
+        let rows = threads::block_on(components.reader.usage_total(period.windows(calendar)))??;
+        for (department, used) in used_by_department(&rows) {
+            components.traffic.limiters.restore_use(numbers.department(department), period, used);
+        }
+        if let CalendarPeriod::Month(month) = period
+            && components.cluster.is_none()
+        {
+            removed_ids::warn_of_missing_ids(snapshot, &rows, month);
+        }
     }
     Ok(())
+}
+
+fn used_by_department(rows: &[UsageRow]) -> HashMap<&Name, RestoredUse> {
+    let mut used: HashMap<&Name, RestoredUse> = HashMap::new();
+    for row in rows {
+        let of = used.entry(&row.department).or_default();
+        of.units += row.totals.units;
+        match row.outcome {
+            Outcome::Finished(_) => of.commands += row.totals.commands,
+            Outcome::Refused(refused) => of.has_refused |= refused == Refused::QuotaExceeded,
+        }
+    }
+    used
 }
 
 fn start_workers(

@@ -20,7 +20,7 @@ use crate::identity::{
     CertificateFault, CertificateRefusal, ShownCertificate, describe_tls_error, identities_of_der, read_certificates,
 };
 use crate::model::{
-    CallerId, CommandKey, MonthlyQuota, Name, NameInterner, QuotaAction, RateLimit, RateUnit, Refused, TrafficLimits,
+    CallerId, CommandKey, Name, NameInterner, Quota, QuotaAction, RateLimit, RateUnit, Refused, TrafficLimits,
 };
 use crate::policy::{
     Backend, BackendShare, CallerOrigin, CallerUnclaimed, Command, CommandBackends, CommandMatch, CommandTimeouts,
@@ -506,7 +506,7 @@ fn limit_texts(snapshot: &PolicySnapshot, department: &DepartmentPolicy, command
     let mut texts = texts_of_limits("department and command", snapshot.limits_on(department, command));
     texts.extend(texts_of_limits("department", department.limits));
     texts.extend(texts_of_limits("whole gateway", TrafficLimits { rate: snapshot.total_rate, concurrent: None }));
-    texts.extend(department.quota.as_ref().map(quota_text));
+    texts.extend(department.quotas.iter().map(quota_text));
     texts
 }
 
@@ -525,12 +525,12 @@ fn rate_text(rate: RateLimit) -> String {
     format!("{}/{unit}, burst {}", rate.count, rate.burst)
 }
 
-fn quota_text(quota: &MonthlyQuota) -> String {
+fn quota_text(quota: &Quota) -> String {
     let beyond = match quota.exceeded {
         QuotaAction::Refuse => "refused beyond",
         QuotaAction::Allow => "allowed beyond",
     };
-    format!("quota: {} units a month, {beyond}", quota.units)
+    format!("quota: {} {} a {}, {beyond}", quota.amount, quota.kind.measure.name(), quota.kind.per.name())
 }
 
 fn explanation_text(explanation: &RequestExplanation) -> String {

@@ -88,7 +88,7 @@ impl AddressLimiters {
 }
 
 fn refusal(refused: Refused) -> LimitRefusal {
-    LimitRefusal { refused, retry_after: RETRY_CONCURRENT, rate_limit: None }
+    LimitRefusal { refused, retry_after: RETRY_CONCURRENT, rate_limit: None, quota: None }
 }
 
 impl AddressPermit {

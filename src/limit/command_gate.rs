@@ -4,7 +4,7 @@
 //! - Limits are checked from the narrowest to the widest: concurrency, rates, quota.
 //! - A refused command has spent nothing.
 //!
-//! Leaves to others: the limiters and their maps (`keyed_limiters`), the quotas (`quota_plan`, `monthly_usage`).
+//! Leaves to others: the limiters and their maps (`keyed_limiters`), the quotas (`quota_plan`, `quota_usage`).
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::model::{CalendarOffset, Month, Refused, Window};
+use crate::model::{CalendarOffset, QuotaKind, Refused, Window};
 
 use super::address_limiters::AddressPermit;
 use super::keyed_limiters::KeyLimiter;
-use super::monthly_usage::{MonthlyUsage, QuotaExhausted, TakenUnits};
-use super::quota_plan::QuotaPlan;
+use super::period_usage::QuotaExhausted;
+use super::quota_plan::QuotaPlans;
+use super::quota_usage::{NextWarnings, PeriodNumbers, QuotaUsage, TakenUse};
 use super::token_bucket::{BucketEmpty, RateLimitInfo, TokenBucket};
 
 /// All limits of one department on one command, resolved once: a check uses no map and no lock. A gate belongs to one
@@ -27,14 +28,13 @@ pub struct CommandGate {
     /// The limiters of the command and of the department, the narrower first.
     pub(crate) narrow_limiters: [Option<Arc<KeyLimiter>>; 2],
     pub(crate) total: Option<Arc<KeyLimiter>>,
-    pub(crate) usage: Arc<MonthlyUsage>,
-    pub(crate) quota: Option<QuotaPlan>,
-    /// The used units at which the next warning may be due. An estimate of this gate.
-    pub(crate) next_warning: Cell<u64>,
+    pub(crate) usage: Arc<QuotaUsage>,
+    pub(crate) quotas: QuotaPlans,
+    pub(crate) next_warnings: NextWarnings,
     pub(crate) units: u64,
     pub(crate) calendar: CalendarOffset,
-    /// The month of the last command, cached for the next command of the same window.
-    pub(crate) month: Cell<(Window, Month)>,
+    /// The day and the month of the last command, cached for the next command of the same window.
+    pub(crate) periods: Cell<(Window, PeriodNumbers)>,
     pub(crate) clock: Clock,
 }
 
@@ -43,13 +43,24 @@ pub struct CommandGate {
 pub struct LimitPermit {
     gate: Rc<CommandGate>,
     rate_limit: Option<RateLimitInfo>,
-    taken_units: Option<TakenUnits>,
-    /// Whether the units stay used when the permit is dropped.
-    keeps_units: bool,
+    taken: Option<TakenUse>,
+    /// What stays used when the permit is dropped.
+    kept: KeptUse,
     /// Whether concurrency permits are held: of the command, and of the department.
     held_permits: [bool; 2],
     /// The permit of the client's address.
     address: Option<AddressPermit>,
+}
+
+/// What stays used of the quotas when a permit is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeptUse {
+    /// Nothing: the command was not admitted.
+    Nothing,
+    /// The command without its units.
+    Command,
+    /// The command and its units.
+    Units,
 }
 
 /// A refusal by a limit.
@@ -61,6 +72,8 @@ pub struct LimitRefusal {
     pub retry_after: Duration,
     /// For the `RateLimit` headers.
     pub rate_limit: Option<RateLimitInfo>,
+    /// The quota that refused.
+    pub quota: Option<QuotaKind>,
 }
 
 /// `Retry-After` when all concurrency permits are in use. The time until a permit is released is unknown.
@@ -77,8 +90,8 @@ impl CommandGate {
         let mut permit = LimitPermit {
             gate: Rc::clone(self),
             rate_limit: None,
-            taken_units: None,
-            keeps_units: false,
+            taken: None,
+            kept: KeptUse::Nothing,
             held_permits: [false; 2],
             address: None,
         };
@@ -93,55 +106,36 @@ impl CommandGate {
         tokens
             .take_token(self.total.as_deref())
             .map_err(|limited| LimitRefusal { rate_limit: permit.rate_limit, ..limited })?;
-        permit.taken_units = Some(self.take_units(units, window)?);
+        permit.taken = Some(self.take_quotas(units, window)?);
         tokens.commit();
         Ok(permit)
     }
 
-    fn take_units(&self, units: u64, window: Window) -> Result<TakenUnits, LimitRefusal> {
-        let month = self.month_of(window);
-        let taken_units = self
-            .usage
-            .take_units(month, units, self.quota.as_ref())
-            .map_err(|exhausted| self.quota_refusal(exhausted, month))?;
-        if taken_units.used >= self.next_warning.get() {
-            self.warn_thresholds(&taken_units);
-        }
-        Ok(taken_units)
+    fn take_quotas(&self, units: u64, window: Window) -> Result<TakenUse, LimitRefusal> {
+        let taken = self.usage.take(units, self.periods_of(window), (&self.quotas, &self.next_warnings));
+        taken.map_err(|(kind, exhausted)| self.quota_refusal(kind, exhausted))
     }
 
     #[cold]
-    fn warn_thresholds(&self, taken_units: &TakenUnits) {
-        let Some(plan) = &self.quota else { return };
-        self.next_warning.set(plan.next_threshold_units(taken_units.used));
-        self.usage.warn_thresholds(taken_units, plan);
-    }
-
-    #[cold]
-    fn quota_refusal(&self, exhausted: QuotaExhausted, month: Month) -> LimitRefusal {
-        if let Some(plan) = &self.quota {
-            self.usage.warn_of_refusal(exhausted, plan);
+    fn quota_refusal(&self, kind: QuotaKind, exhausted: QuotaExhausted) -> LimitRefusal {
+        if let Some(plan) = self.quotas.of(kind) {
+            self.usage.of(kind).warn_of_refusal(exhausted, plan);
         }
-        let retry_after = self.until_month_ends(month);
-        LimitRefusal { refused: Refused::QuotaExceeded, retry_after, rate_limit: None }
+        let end = kind.per.period_of_number(exhausted.0.period).windows(self.calendar).end.start_unix_seconds();
+        let left = u64::try_from(end - self.clock.unix_seconds()).unwrap_or(0).max(1);
+        let retry_after = Duration::from_secs(left);
+        LimitRefusal { refused: Refused::QuotaExceeded, retry_after, rate_limit: None, quota: Some(kind) }
     }
 
-    fn month_of(&self, window: Window) -> Month {
-        let (known, month) = self.month.get();
+    fn periods_of(&self, window: Window) -> PeriodNumbers {
+        let (known, periods) = self.periods.get();
         if known == window {
-            return month;
+            return periods;
         }
-        let month = self.calendar.month_of(window);
-        self.month.set((window, month));
-        if self.quota.is_some() {
-            self.next_warning.set(0); // the month may have changed, and with it the thresholds
-        }
-        month
-    }
-
-    fn until_month_ends(&self, month: Month) -> Duration {
-        let end = self.calendar.windows_of(month).end.start_unix_seconds();
-        Duration::from_secs(u64::try_from(end - self.clock.unix_seconds()).unwrap_or(0).max(1))
+        let periods = PeriodNumbers::of(window, self.calendar);
+        self.periods.set((window, periods));
+        self.next_warnings.look_again(&self.quotas); // a period may have begun, and with it the thresholds
+        periods
     }
 }
 
@@ -156,7 +150,7 @@ impl<'a> TakenTokens<'a> {
     fn take_token(&mut self, limiter: Option<&'a KeyLimiter>) -> Result<(), LimitRefusal> {
         let Some(bucket) = limiter.and_then(|limiter| limiter.bucket.as_deref()) else { return Ok(()) };
         let remaining = bucket.take_token().map_err(rate_refusal)?;
-        if let Some(free) = self.taken.iter_mut().find(|taken_units| taken_units.is_none()) {
+        if let Some(free) = self.taken.iter_mut().find(|place| place.is_none()) {
             *free = Some(bucket);
         }
         if self.tightest.is_none_or(|(_, tightest)| remaining < tightest) {
@@ -189,11 +183,21 @@ fn acquire_concurrency(limiter: Option<&KeyLimiter>) -> Result<bool, LimitRefusa
     if limiter.semaphore.try_acquire(cap) {
         return Ok(true);
     }
-    Err(LimitRefusal { refused: Refused::TooManyConcurrent, retry_after: RETRY_CONCURRENT, rate_limit: None })
+    Err(LimitRefusal {
+        refused: Refused::TooManyConcurrent,
+        retry_after: RETRY_CONCURRENT,
+        rate_limit: None,
+        quota: None,
+    })
 }
 
 pub(crate) fn rate_refusal(empty: BucketEmpty) -> LimitRefusal {
-    LimitRefusal { refused: Refused::RateLimited, retry_after: empty.retry_after, rate_limit: Some(empty.info) }
+    LimitRefusal {
+        refused: Refused::RateLimited,
+        retry_after: empty.retry_after,
+        rate_limit: Some(empty.info),
+        quota: None,
+    }
 }
 
 impl LimitPermit {
@@ -208,25 +212,30 @@ impl LimitPermit {
         self.address = Some(permit);
     }
 
-    /// Keeps the units used, for an admitted command. Without this call the drop of the permit returns them.
+    /// Keeps the command and its units used, for an admitted command. Without this call the drop of the permit returns
+    /// them.
     pub fn keep_units(&mut self) {
-        self.keeps_units = true;
+        self.kept = KeptUse::Units;
     }
 
-    /// Lets the drop of the permit return the units, for a command that costs none. Units of a past month are not
-    /// returned.
+    /// Lets the drop of the permit return the units, for an admitted command that costs none. Units of a past day or
+    /// month are not returned. The command stays counted.
     pub fn return_units(&mut self) {
-        self.keeps_units = false;
+        self.kept = KeptUse::Command;
     }
 }
 
 impl Drop for LimitPermit {
     fn drop(&mut self) {
-        if let Some(taken_units) = self.taken_units.take().filter(|_| !self.keeps_units) {
-            self.gate.usage.return_units(taken_units);
+        if let Some(taken) = &self.taken {
+            match self.kept {
+                KeptUse::Nothing => self.gate.usage.give_back(taken),
+                KeptUse::Command => self.gate.usage.give_back_units(taken),
+                KeptUse::Units => {}
+            }
         }
-        for (limiter, taken_units) in self.gate.narrow_limiters.iter().zip(self.held_permits) {
-            if let (Some(limiter), true) = (limiter, taken_units) {
+        for (limiter, is_held) in self.gate.narrow_limiters.iter().zip(self.held_permits) {
+            if let (Some(limiter), true) = (limiter, is_held) {
                 limiter.semaphore.release();
             }
         }

@@ -11,25 +11,29 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
 use crate::clock::Clock;
-use crate::model::{AddressLimits, CalendarOffset, Month, Name, RateLimit, Refused, TrafficLimits, Window};
+use crate::model::{
+    AddressLimits, CalendarOffset, CalendarPeriod, Name, PeriodLength, QuotaKind, QuotaMeasure, RateLimit, Refused,
+    TrafficLimits, Window,
+};
 use crate::policy::{Command, DepartmentPolicy, PolicySnapshot};
 
 use super::address_limiters::{AddressLimiters, AddressPermit};
 use super::command_gate::{CommandGate, LimitPermit, LimitRefusal, RETRY_CONCURRENT};
 use super::keyed_limiters::{KeyLimiter, KeyedLimiters, LimitersFull};
-use super::monthly_usage::MonthlyUsage;
-use super::quota_plan::QuotaPlan;
+use super::quota_plan::QuotaPlans;
+use super::quota_usage::{NextWarnings, PeriodNumbers, QuotaUsage};
 
 /// The limiters of a gateway, shared by its workers. They outlive every configuration.
 #[derive(Debug)]
 pub struct LimiterRegistry {
     clock: Clock,
-    /// The UTC offset that defines months. Constant for the life of the process, as for the ledger.
+    /// The UTC offset that defines days and months. Constant for the life of the process, as for the ledger.
     calendar: CalendarOffset,
     /// The limiter of the whole gateway, under the only key.
     total: KeyedLimiters<()>,
@@ -41,12 +45,11 @@ pub struct LimiterRegistry {
     /// By department number. Never removed, because a department may come back within its month. Bounded like
     /// [`crate::model::NameInterner`]: by the configurations that the process has loaded, and by the departments of the
     /// ledger.
-    usage: DashMap<u32, Arc<MonthlyUsage>, RandomState>,
+    usage: DashMap<u32, Arc<QuotaUsage>, RandomState>,
     /// The quotas by department number, for metrics and for the detection of changes on a reload.
-    quotas: arc_swap::ArcSwap<HashMap<u32, QuotaPlan>>,
-    /// The departments whose use was restored, and whose quota a later configuration may bring: whether it has refused
-    /// commands in this month.
-    restored: DashMap<u32, (Month, bool), RandomState>,
+    quotas: arc_swap::ArcSwap<HashMap<u32, QuotaPlans>>,
+    /// The units of the most expensive command of the configuration.
+    largest_command: AtomicU64,
 }
 
 /// A department's quota and its use.
@@ -54,13 +57,26 @@ pub struct LimiterRegistry {
 pub struct QuotaState {
     /// The department.
     pub department: Name,
-    /// Units used in the current month.
+    /// What the quota counts, and for how long.
+    pub kind: QuotaKind,
+    /// What is used in the current period.
     pub used: u64,
-    /// Units per month.
-    pub units: u64,
-    /// The highest threshold reached in the current month, in percent. 0 below the first threshold; 100 also after a
+    /// Units or commands per period.
+    pub amount: u64,
+    /// The highest threshold reached in the current period, in percent. 0 below the first threshold; 100 also after a
     /// command was refused.
     pub warned_percent: u8,
+}
+
+/// What a department has used in a period, according to the ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestoredUse {
+    /// Units of ended commands.
+    pub units: u64,
+    /// Admitted commands.
+    pub commands: u64,
+    /// Whether commands were refused because of a quota.
+    pub has_refused: bool,
 }
 
 impl LimiterRegistry {
@@ -75,7 +91,7 @@ impl LimiterRegistry {
             addresses: AddressLimiters::new(),
             usage: DashMap::with_hasher(RandomState::default()),
             quotas: arc_swap::ArcSwap::default(),
-            restored: DashMap::with_hasher(RandomState::default()),
+            largest_command: AtomicU64::new(0),
         }
     }
 
@@ -100,46 +116,80 @@ impl LimiterRegistry {
 
     /// Applies the quotas. A changed quota logs its thresholds again.
     fn enforce_quotas(&self, snapshot: &PolicySnapshot) {
-        let planned =
-            |policy: &Arc<DepartmentPolicy>| Some((policy.department.number, QuotaPlan::for_department(policy)?));
-        let plans: HashMap<u32, QuotaPlan> = snapshot.departments.iter().filter_map(planned).collect();
-        let (before, month) = (self.quotas.load(), self.calendar.month_of(self.clock.window()));
-        for (department, plan) in plans.iter().filter(|(department, plan)| before.get(department) != Some(plan)) {
-            let used = self.usage_of(*department);
-            match self.restored.remove(department) {
-                Some((_, (of, has_refused))) if of == month => used.restore_warnings(month, plan, has_refused),
-                _ => used.begin_plan(month, plan),
+        let plans: HashMap<u32, QuotaPlans> = snapshot
+            .departments
+            .iter()
+            .filter(|policy| !policy.quotas.is_empty())
+            .map(|policy| (policy.department.number, QuotaPlans::for_department(policy)))
+            .collect();
+        self.largest_command.store(largest_command(snapshot), Ordering::Relaxed);
+        let (before, periods) = (self.quotas.load(), PeriodNumbers::of(self.clock.window(), self.calendar));
+        for (department, plans) in &plans {
+            for (kind, plan) in plans.iter() {
+                if before.get(department).and_then(|before| before.of(kind)) == Some(plan) {
+                    continue;
+                }
+                let (period, largest) = (periods.of_length(kind.per), self.largest_amount(kind.measure));
+                self.usage_of(*department).of(kind).begin_plan(period, plan, largest);
             }
         }
         self.quotas.store(Arc::new(plans));
     }
 
-    /// Restores a department's use of its quota, and whether the quota has refused commands. Called at the start for
-    /// each department of the ledger, also for those that only a later configuration has. Logs no warning: the
-    /// thresholds were reached before this start.
-    pub fn restore_quota(&self, department: u32, month: Month, (units, has_refused): (u64, bool)) {
-        let used = self.usage_of(department);
-        used.set_used(month, units);
-        if let Some(plan) = self.quotas.load().get(&department) {
-            used.restore_warnings(month, plan, has_refused);
-        } else {
-            self.restored.insert(department, (month, has_refused));
+    /// Restores what a department has used in a day or a month. Called at the start for each department of the ledger,
+    /// also for those that only a later configuration has. Logs no warning: the thresholds were reached before this
+    /// start.
+    pub fn restore_use(&self, department: u32, period: CalendarPeriod, restored: RestoredUse) {
+        let (usage, quotas, number) = (self.usage_of(department), self.quotas.load(), period.number());
+        let length = match period {
+            CalendarPeriod::Day(_) => PeriodLength::Day,
+            CalendarPeriod::Month(_) => PeriodLength::Month,
+        };
+        for kind in QuotaKind::ALL.into_iter().filter(|kind| kind.per == length) {
+            let used = usage.of(kind);
+            used.set_used(number, restored.amount_of(kind.measure));
+            match quotas.get(&department).and_then(|plans| plans.of(kind)) {
+                Some(plan) => {
+                    let refused = (restored.has_refused, self.largest_amount(kind.measure));
+                    used.restore_warnings(number, plan, refused);
+                }
+                None => used.restore_without_plan(number, restored.has_refused),
+            }
         }
     }
 
-    /// Every quota and its use, for metrics, in no order.
+    /// The most that one command takes of a quota.
+    fn largest_amount(&self, measure: QuotaMeasure) -> u64 {
+        match measure {
+            QuotaMeasure::Units => self.largest_command.load(Ordering::Relaxed),
+            QuotaMeasure::Commands => 1,
+        }
+    }
+
+    /// Every quota and its use, for metrics, in no order of departments.
     pub fn quotas(&self, window: Window) -> Vec<QuotaState> {
-        let month = self.calendar.month_of(window);
-        let state = |(number, plan): (&u32, &QuotaPlan)| {
-            let used = self.usage_of(*number);
+        let quotas = self.quotas.load();
+        quotas.iter().flat_map(|(number, plans)| self.states(*number, plans, window)).collect()
+    }
+
+    /// The quotas of one department and their use.
+    pub fn quotas_of(&self, department: u32, window: Window) -> Vec<QuotaState> {
+        self.quotas.load().get(&department).map_or_else(Vec::new, |plans| self.states(department, plans, window))
+    }
+
+    fn states(&self, department: u32, plans: &QuotaPlans, window: Window) -> Vec<QuotaState> {
+        let (usage, periods) = (self.usage_of(department), PeriodNumbers::of(window, self.calendar));
+        let states = plans.iter().map(|(kind, plan)| {
+            let (used, period) = (usage.of(kind), periods.of_length(kind.per));
             QuotaState {
                 department: plan.department().clone(),
-                used: used.used(month),
-                units: plan.units(),
-                warned_percent: used.warned_percent(month),
+                kind,
+                used: used.used(period),
+                amount: plan.amount(),
+                warned_percent: used.warned_percent(period),
             }
-        };
-        self.quotas.load().iter().map(state).collect()
+        });
+        states.collect()
     }
 
     /// Resolves the limits of a department on a command. Refuses if the maximum number of limiters is reached.
@@ -151,6 +201,7 @@ impl LimiterRegistry {
     ) -> Result<Rc<CommandGate>, LimitRefusal> {
         let number = department.department.number;
         let window = self.clock.window();
+        let quotas = QuotaPlans::for_department(department);
         Ok(Rc::new(CommandGate {
             narrow_limiters: [
                 limiter_or_refusal(
@@ -168,11 +219,11 @@ impl LimiterRegistry {
                 &self.clock,
             )?,
             usage: self.usage_of(number),
-            quota: QuotaPlan::for_department(department),
-            next_warning: Cell::new(first_warning(department)),
+            next_warnings: NextWarnings::new(&quotas),
+            quotas,
             units: command.units,
             calendar: self.calendar,
-            month: Cell::new((window, self.calendar.month_of(window))),
+            periods: Cell::new((window, PeriodNumbers::of(window, self.calendar))),
             clock: self.clock.clone(),
         }))
     }
@@ -196,7 +247,7 @@ impl LimiterRegistry {
         self.gate(snapshot, department, command)?.admit(window)
     }
 
-    fn usage_of(&self, department: u32) -> Arc<MonthlyUsage> {
+    fn usage_of(&self, department: u32) -> Arc<QuotaUsage> {
         if let Some(used) = self.usage.get(&department) {
             return Arc::clone(&used);
         }
@@ -204,9 +255,18 @@ impl LimiterRegistry {
     }
 }
 
-/// The first value of `next_warning`: never without a quota, else the first command looks up the thresholds.
-fn first_warning(department: &DepartmentPolicy) -> u64 {
-    if department.quota.is_some() { 0 } else { u64::MAX }
+impl RestoredUse {
+    fn amount_of(&self, measure: QuotaMeasure) -> u64 {
+        match measure {
+            QuotaMeasure::Units => self.units,
+            QuotaMeasure::Commands => self.commands,
+        }
+    }
+}
+
+fn largest_command(snapshot: &PolicySnapshot) -> u64 {
+    let commands = snapshot.subsystems.iter().flat_map(|subsystem| subsystem.commands.iter().chain(&subsystem.other));
+    commands.map(|command| command.units).max().unwrap_or(0)
 }
 
 fn rate_only(rate: RateLimit) -> TrafficLimits {
@@ -243,5 +303,6 @@ fn limiter_or_refusal<K: Eq + std::hash::Hash + Copy>(
         refused: Refused::Overloaded,
         retry_after: RETRY_CONCURRENT,
         rate_limit: None,
+        quota: None,
     })
 }

@@ -1,4 +1,4 @@
-//! Limits: rate limits (GCRA by governor), concurrency limits, and monthly quotas.
+//! Limits: rate limits (GCRA by governor), concurrency limits, and quotas of days and months.
 //!
 //! Guarantees:
 //!
@@ -14,14 +14,15 @@ mod atomic_semaphore;
 mod command_gate;
 mod keyed_limiters;
 mod limiter_registry;
-mod monthly_usage;
+mod period_usage;
 mod quota_plan;
+mod quota_usage;
 mod token_bucket;
 
 pub use address_limiters::AddressPermit;
 pub use command_gate::{CommandGate, LimitPermit, LimitRefusal};
-pub use limiter_registry::{LimiterRegistry, QuotaState};
-pub use monthly_usage::QUOTA_UNITS_MAX;
+pub use limiter_registry::{LimiterRegistry, QuotaState, RestoredUse};
+pub use period_usage::QUOTA_UNITS_MAX;
 pub use token_bucket::RateLimitInfo;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::config::test_fixtures::{compile_with, config_text};
-use crate::model::{CalendarOffset, Month, NameInterner, Refused};
+use crate::model::{CalendarOffset, NameInterner, PeriodLength, QuotaKind, QuotaMeasure, Refused};
 use crate::policy::PolicySnapshot;
 
 use super::*;
@@ -65,8 +65,14 @@ impl City {
 
     /// Restores the use of November, as a start does.
     fn recall(&self, units: u64, has_refused: bool) {
+        self.recall_period(PeriodLength::Month, RestoredUse { units, commands: 0, has_refused });
+    }
+
+    /// Restores the use of the current day or month.
+    fn recall_period(&self, length: PeriodLength, used: RestoredUse) {
         let number = self.snapshot.departments[0].department.number;
-        self.limiters.restore_quota(number, Month { year: 2026, month: 11 }, (units, has_refused));
+        let period = length.containing(self.clock.window(), CalendarOffset::default());
+        self.limiters.restore_use(number, period, used);
     }
 
     fn quota(&self) -> QuotaState {
@@ -75,13 +81,13 @@ impl City {
 
     /// Used and granted units.
     fn used(&self) -> (u64, u64) {
-        (self.quota().used, self.quota().units)
+        (self.quota().used, self.quota().amount)
     }
 
     /// The percentages that `act` logs, with 0 for the first refusal, and the highest one as the metric shows it.
     fn warned(&self, act: impl FnOnce(&Self)) -> (Vec<u8>, u8) {
         let percent = |line: &str| {
-            assert!(line.contains("WARN") && line.contains("department=police") && line.contains("units="), "{line}");
+            assert!(line.contains("WARN") && line.contains("department=police") && line.contains("quota="), "{line}");
             let percent = line.split_once("percent=").map(|(_, rest)| rest.split(' ').next().expect("a number"));
             percent.map_or(0, |percent| percent.parse().expect("a percentage"))
         };
@@ -338,4 +344,88 @@ fn every_worker_sees_a_threshold_and_one_logs_it() {
         }
     };
     assert_eq!(city.warned(all), (vec![50], 50));
+}
+
+fn with_quotas(quotas: &str) -> String {
+    document(&format!("quotas: [{quotas}]"), "units: 4", "{}")
+}
+
+/// What is used of each quota: by period, then measure.
+fn uses(city: &City) -> Vec<(PeriodLength, QuotaMeasure, u64)> {
+    let states = city.limiters.quotas(city.clock.window());
+    states.into_iter().map(|state| (state.kind.per, state.kind.measure, state.used)).collect()
+}
+
+#[test]
+fn each_of_several_quotas_holds_and_a_refusal_takes_from_none() {
+    use PeriodLength::{Day, Month};
+    use QuotaMeasure::{Commands, Units};
+    let text =
+        "{ per: day, units: 9 }, { per: day, commands: 3 }, { per: month, units: 100 }, { per: month, commands: 4 }";
+    let city = City::new(&with_quotas(text));
+    assert_eq!(city.drain(0), 2, "8 of 9 units of the day");
+    let after_two = vec![(Month, Units, 8), (Month, Commands, 2), (Day, Units, 8), (Day, Commands, 2)];
+    assert_eq!(uses(&city), after_two, "the refused command took nothing");
+    let limited = city.admit(0).expect_err("the day");
+    assert_eq!(limited.quota, Some(QuotaKind { per: Day, measure: Units }));
+    assert_eq!(limited.retry_after, Duration::from_secs(12 * 3600), "25 November in +08:00");
+    assert_eq!(city.drain(1), 1, "one unit of the day, the third command of the day");
+    city.clock.advance(limited.retry_after);
+    assert_eq!(uses(&city), vec![(Month, Units, 9), (Month, Commands, 3), (Day, Units, 0), (Day, Commands, 0)]);
+    assert_eq!(city.drain(1), 1, "the fourth command of the month");
+    let limited = city.admit(1).expect_err("the month");
+    assert_eq!(limited.quota, Some(QuotaKind { per: Month, measure: Commands }));
+    assert_eq!(limited.retry_after, Duration::from_secs(6 * 24 * 3600), "1 December in +08:00");
+}
+
+#[test]
+fn free_command_returns_its_units_and_stays_a_command() {
+    let city = City::new(&with_quotas("{ per: day, units: 9 }, { per: day, commands: 9 }"));
+    let mut permit = city.admit(0).expect("passes");
+    permit.keep_units();
+    permit.return_units();
+    drop(permit);
+    drop(city.admit(0).expect("passes")); // not admitted after all
+    let used: Vec<_> = uses(&city).into_iter().map(|(_, _, used)| used).collect();
+    assert_eq!(used, [0, 1]);
+}
+
+#[test]
+fn thresholds_of_a_day_are_logged_once_a_day_also_after_a_restart() {
+    let text = "{ per: day, commands: 4, warn: [50] }, { per: month, commands: 100, warn: [4] }";
+    let city = City::new(&with_quotas(text));
+    let log = logged(|| {
+        city.recall_period(PeriodLength::Day, RestoredUse { units: 8, commands: 2, has_refused: false });
+        city.recall_period(PeriodLength::Month, RestoredUse { units: 12, commands: 3, has_refused: true });
+        city.empty(1);
+    });
+    let lines: Vec<_> = log.lines().map(|line| line.split_once("WARN").expect("a warning").1.trim()).collect();
+    let has =
+        |line: usize, parts: &[&str]| parts.iter().for_each(|part| assert!(lines[line].contains(part), "{lines:?}"));
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    has(0, &["percent=4", "used=4", "quota=100", "measure=\"commands\"", "period=2026-11"]);
+    has(1, &["percent=100", "used=4", "quota=4", "period=2026-11-24", "until the day ends"]);
+    city.clock.advance(Duration::from_secs(12 * 3600));
+    let log = logged(|| city.empty(1));
+    assert_eq!(log.lines().count(), 2, "50 and 100 of the next day: {log}");
+    assert!(log.contains("period=2026-11-25") && !log.contains("period=2026-11 "), "{log}");
+}
+
+/// A refusal of the day before says nothing about a quota with enough left.
+#[test]
+fn restored_refusal_belongs_only_to_quotas_that_can_have_refused() {
+    let city = City::new(&with_quotas("{ per: day, units: 4 }, { per: month, units: 100 }"));
+    city.recall_period(PeriodLength::Month, RestoredUse { units: 30, commands: 9, has_refused: true });
+    city.recall_period(PeriodLength::Day, RestoredUse { units: 1, commands: 1, has_refused: true });
+    let warned: Vec<_> = city.limiters.quotas(city.clock.window()).iter().map(|one| one.warned_percent).collect();
+    assert_eq!(warned, [0, 100], "the month has 70 units left, the day 3, and a command costs 4");
+}
+
+#[test]
+fn quota_that_a_reload_adds_starts_from_the_counted_use() {
+    let mut city = City::new(&document("name: Police", "units: 4", "{}"));
+    (0..3).for_each(|_| city.admit(0).expect("passes").keep_units());
+    city.reload(&with_quotas("{ per: day, commands: 4 }, { per: day, units: 100 }"));
+    assert_eq!(uses(&city).into_iter().map(|(_, _, used)| used).collect::<Vec<_>>(), [12, 3]);
+    assert_eq!(city.drain(0), 1);
 }

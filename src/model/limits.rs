@@ -4,6 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use super::name::Name;
 use super::network_ranges::NetworkRanges;
+use super::period::PeriodLength;
 
 /// A rate limit: a number of commands per unit of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,15 +80,72 @@ pub struct BandwidthLimit {
     pub after: u64,
 }
 
-/// The most units of a department in a calendar month. The ledger holds the use, so a quota survives restarts.
+/// The most units or commands of a department in a calendar day or month. The ledger holds the use, so a quota survives
+/// restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MonthlyQuota {
-    /// Units per calendar month in the configured offset.
-    pub units: NonZeroU64,
+pub struct Quota {
+    /// What is counted, and for how long.
+    pub kind: QuotaKind,
+    /// Units or commands per period.
+    pub amount: NonZeroU64,
     /// The percentages of use at which operators are warned, ascending.
     pub warn: Vec<u8>,
     /// The action beyond the quota.
     pub exceeded: QuotaAction,
+}
+
+/// What a quota counts, and for how long. A department has at most one quota of each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QuotaKind {
+    /// The period, in the configured offset.
+    pub per: PeriodLength,
+    /// What is counted.
+    pub measure: QuotaMeasure,
+}
+
+/// What a quota counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum QuotaMeasure {
+    /// Units. A command of which nothing reached a subsystem costs none.
+    Units,
+    /// Admitted commands, whatever became of them.
+    Commands,
+}
+
+impl QuotaKind {
+    /// The number of kinds.
+    pub const COUNT: usize = 4;
+
+    /// All kinds, in the order in which they are checked: a month before a day, so that `Retry-After` is that of the
+    /// longer period.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self { per: PeriodLength::Month, measure: QuotaMeasure::Units },
+        Self { per: PeriodLength::Month, measure: QuotaMeasure::Commands },
+        Self { per: PeriodLength::Day, measure: QuotaMeasure::Units },
+        Self { per: PeriodLength::Day, measure: QuotaMeasure::Commands },
+    ];
+
+    /// The position in [`QuotaKind::ALL`].
+    pub const fn index(self) -> usize {
+        let of_period = match self.per {
+            PeriodLength::Month => 0,
+            PeriodLength::Day => 2,
+        };
+        match self.measure {
+            QuotaMeasure::Units => of_period,
+            QuotaMeasure::Commands => of_period + 1,
+        }
+    }
+}
+
+impl QuotaMeasure {
+    /// The word of the configuration and of metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Units => "units",
+            Self::Commands => "commands",
+        }
+    }
 }
 
 /// The action on a command beyond the quota.
@@ -97,4 +155,14 @@ pub enum QuotaAction {
     Refuse,
     /// The command is forwarded, counted, and shown.
     Allow,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::QuotaKind;
+
+    #[test]
+    fn index_is_the_position() {
+        assert_eq!(QuotaKind::ALL.map(QuotaKind::index), [0, 1, 2, 3]);
+    }
 }

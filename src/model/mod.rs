@@ -15,6 +15,7 @@ mod name;
 mod network_ranges;
 mod outcome;
 mod paged_list;
+mod period;
 mod window;
 
 pub use caller::CallerId;
@@ -22,9 +23,12 @@ pub use command::CommandKey;
 pub use department::Department;
 pub use hex::hex_text;
 pub use identity_token::IdentityToken;
-pub use limits::{AddressLimits, BandwidthLimit, MonthlyQuota, QuotaAction, RateLimit, RateUnit, TrafficLimits};
+pub use limits::{
+    AddressLimits, BandwidthLimit, Quota, QuotaAction, QuotaKind, QuotaMeasure, RateLimit, RateUnit, TrafficLimits,
+};
 pub use name::{BadName, Name, NameInterner};
 pub use network_ranges::{NetworkRanges, counted_address};
 pub use outcome::{Blame, Finished, Outcome, Refused};
 pub use paged_list::PagedList;
+pub use period::{CalendarPeriod, PeriodLength};
 pub use window::{BadOffset, CalendarOffset, Month, Window};

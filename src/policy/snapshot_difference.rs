@@ -48,7 +48,7 @@ pub struct ItemChanges {
     pub added: Vec<String>,
     /// The removed ids.
     pub removed: Vec<RemovedItem>,
-    /// The ids in both lists, with the keys that differ: `police (limits, quota)`.
+    /// The ids in both lists, with the keys that differ: `police (limits, quotas)`.
     pub changed: Vec<String>,
     /// The old and the new id of each renamed item: the item is the same under another id.
     pub renamed: Vec<(String, String)>,
@@ -191,7 +191,7 @@ fn department_keys(old: &DepartmentPolicy, new: &DepartmentPolicy, moved: &HashS
         ("name", old.department.name != new.department.name),
         ("callers", moved.contains(&old.department.number)),
         ("limits", old.limits != new.limits),
-        ("quota", old.quota != new.quota),
+        ("quotas", old.quotas != new.quotas),
         ("disabled", old.disabled != new.disabled),
         ("realms", old.realms != new.realms),
     ])
@@ -513,7 +513,7 @@ mod tests {
         let found = difference(&document(&lines(&old), &s, ""), &document(&lines(&new), &s, "")).departments;
         assert_eq!(found.renamed, [("police".to_owned(), "traffic-police".to_owned())]);
         assert_eq!(removed(&found), [("old", Some("parks")), ("split", None)]);
-        assert_eq!(found.changed, ["fire (name, limits, quota)", "parks (callers, disabled)"]);
+        assert_eq!(found.changed, ["fire (name, limits, quotas)", "parks (callers, disabled)"]);
         assert_eq!(found.added, ["x", "y"]);
         let vanished: Vec<_> = found.removed_or_renamed().collect();
         assert_eq!(vanished, [("old", Some("parks")), ("split", None), ("police", Some("traffic-police"))]);

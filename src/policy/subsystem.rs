@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::model::{AddressLimits, CommandKey, Department, MonthlyQuota, Name, NetworkRanges, TrafficLimits};
+use crate::model::{AddressLimits, CommandKey, Department, Name, NetworkRanges, Quota, TrafficLimits};
 
 use super::CommandShape;
 use super::backend::Backend;
@@ -35,8 +35,8 @@ pub struct DepartmentPolicy {
     pub header: HeaderValue,
     /// The rate and concurrency limits of the department.
     pub limits: TrafficLimits,
-    /// The monthly quota.
-    pub quota: Option<MonthlyQuota>,
+    /// The quotas, at most one of each kind.
+    pub quotas: Vec<Quota>,
     /// Whether the department is disabled: its callers are refused. It keeps its identities, so no other department may
     /// claim them.
     pub disabled: bool,

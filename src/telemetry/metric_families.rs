@@ -12,6 +12,7 @@ use super::family_spec::FamilySpec;
 const COMMAND_LABELS: &[&str] = &["department", "subsystem", "command"];
 const SUBSYSTEM_LABELS: &[&str] = &["department", "subsystem"];
 const KIND_LABELS: &[&str] = &["kind"];
+const QUOTA_LABELS: &[&str] = &["department", "per", "measure"];
 const UPSTREAM_LABELS: &[&str] = &["subsystem", "upstream"];
 
 // Counted by the ledger. These counters continue over restarts.
@@ -176,23 +177,29 @@ pub(crate) const QUEUE_FAILURES: FamilySpec = FamilySpec::counter(
 
 pub(crate) const QUOTA_USED: FamilySpec = FamilySpec::gauge(
     "tallygate_quota_used_ratio",
-    &["department"],
-    "Used fraction of the current month's quota; 1 is all of it.",
+    QUOTA_LABELS,
+    "Used fraction of a quota in the current day or month; 1 is all of it.",
+);
+pub(crate) const QUOTA_GRANTED: FamilySpec = FamilySpec::gauge(
+    "tallygate_quota_granted",
+    QUOTA_LABELS,
+    "Configured quotas: units or commands per day or month.",
 );
 pub(crate) const QUOTA_ELAPSED: FamilySpec = FamilySpec::gauge(
     "tallygate_quota_elapsed_ratio",
-    &["period"],
-    "Elapsed fraction of the current month, the period of quotas; 1 is its end.",
+    &["per", "period"],
+    "Elapsed fraction of the current day and month, the periods of quotas; 1 is its end.",
 );
 pub(crate) const QUOTA_WARNED: FamilySpec = FamilySpec::gauge(
     "tallygate_quota_warned_percent",
-    &["department"],
-    "Highest threshold of the current month's quota that was reached, in percent; also 100 once it refused a command.",
+    QUOTA_LABELS,
+    "Highest threshold of a quota that was reached in the current day or month, in percent; also 100 once it refused a \
+     command.",
 );
 pub(crate) const DEPARTMENT_LIMIT: FamilySpec = FamilySpec::gauge(
     "tallygate_department_limit",
     &["department", "limit"],
-    "Configured limits: rate (commands per second), burst, concurrent (commands), quota (units per month).",
+    "Configured limits: rate (commands per second), burst, concurrent (commands).",
 );
 pub(crate) const CERTIFICATE_EXPIRY: FamilySpec = FamilySpec::gauge(
     "tallygate_certificate_expiry_timestamp_seconds",
@@ -319,7 +326,7 @@ pub(crate) const PROCESS_START: FamilySpec =
 
 /// All families, for tests of properties that every family must have.
 #[cfg(test)]
-pub(crate) const ALL_FAMILIES: [&FamilySpec; 70] = [
+pub(crate) const ALL_FAMILIES: [&FamilySpec; 71] = [
     &COMMANDS,
     &COMMAND_UNITS,
     &REQUEST_BYTES,
@@ -354,6 +361,7 @@ pub(crate) const ALL_FAMILIES: [&FamilySpec; 70] = [
     &UPSTREAM_CONNECTIONS,
     &UPSTREAM_REQUESTS,
     &QUOTA_USED,
+    &QUOTA_GRANTED,
     &QUOTA_ELAPSED,
     &QUOTA_WARNED,
     &DEPARTMENT_LIMIT,

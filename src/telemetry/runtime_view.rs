@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::config::{ConfigProblem, ExcludedSource, PendingSetting};
 use crate::identity::ExpiringItem;
-use crate::model::{CalendarOffset, Month, Name, TrafficLimits, Window};
+use crate::model::{CalendarOffset, Month, Name, QuotaKind, TrafficLimits, Window};
 
 use super::cluster_view::{ClusterView, ServedLastGood};
 use super::config_changes::ConfigChanges;
@@ -47,16 +47,18 @@ impl RuntimeView {
     }
 }
 
-/// The share of its quota that a department has used in the current month.
+/// The share of a quota that a department has used in the current day or month.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaUse {
     /// The department.
     pub department: Name,
-    /// Units used.
+    /// What the quota counts, and for how long.
+    pub kind: QuotaKind,
+    /// Units or commands used.
     pub used: u64,
-    /// Units granted per month.
+    /// Units or commands granted per period.
     pub granted: u64,
-    /// The highest threshold reached in the month, in percent. It is also 100 once a command was refused, and 0 below
+    /// The highest threshold reached in the period, in percent. It is also 100 once a command was refused, and 0 below
     /// the first threshold.
     pub warned_percent: u8,
 }
@@ -68,21 +70,19 @@ pub struct DepartmentLimits {
     pub department: Name,
     /// The limits of rate and concurrency.
     pub limits: TrafficLimits,
-    /// Units per month.
-    pub quota: Option<u64>,
 }
 
 impl QuotaUse {
-    /// At most `max` departments: those with the largest used part of their quota, sorted by name. A province has
+    /// At most `max` quotas: those with the largest used part, sorted by the names of their departments. A province has
     /// 30,000 departments, and an operator who watches quotas looks for those close to their limit.
     #[must_use]
     pub fn closest_to_limit(mut all: Vec<Self>, max: usize) -> Vec<Self> {
         if all.len() > max {
             // used / granted in whole numbers, the largest first
             let part = |one: &Self| u128::from(one.used) * u128::from(u64::MAX) / u128::from(one.granted.max(1));
-            all.sort_by_cached_key(|one| (std::cmp::Reverse(part(one)), one.department.clone()));
+            all.sort_by_cached_key(|one| (std::cmp::Reverse(part(one)), one.department.clone(), one.kind.index()));
             all.truncate(max);
-            all.sort_by(|one, other| one.department.cmp(&other.department));
+            all.sort_by(|one, other| (&one.department, one.kind.index()).cmp(&(&other.department, other.kind.index())));
         }
         all
     }
@@ -161,6 +161,7 @@ mod tests {
     fn departments_nearest_to_their_quota_are_shown() {
         let of = |name: &str, used, granted| QuotaUse {
             department: Name::parse(name).expect("a name"),
+            kind: QuotaKind::ALL[0],
             used,
             granted,
             warned_percent: 0,

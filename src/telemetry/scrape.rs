@@ -13,14 +13,14 @@ use jiff::Timestamp;
 use prometheus::proto::MetricFamily;
 
 use crate::ledger::{LedgerView, SeriesTotals};
-use crate::model::{Month, Name, RateLimit};
+use crate::model::{Month, Name, PeriodLength, RateLimit};
 
 use super::family_spec::{MetricSample, to_float};
 use super::histogram::DurationDistribution;
 use super::label_cap::{KeptLabels, visible_outcomes};
 use super::process_metrics::ProcessMetrics;
 use super::text_page::TextPage;
-use super::{DepartmentLimits, RuntimeView, Telemetry, metric_families};
+use super::{DepartmentLimits, QuotaUse, RuntimeView, Telemetry, metric_families};
 
 /// The input of a scrape.
 #[derive(Debug)]
@@ -136,12 +136,15 @@ impl ScrapeSnapshot<'_> {
     fn config_families(&self) -> Vec<MetricFamily> {
         let view = &self.scrape.view;
         let believing = view.accepts_expired_crl.iter().map(|listener| ([listener.to_string()], 1.0));
-        let quotas = view.quotas.iter().map(|quota| ([quota.department.to_string()], ratio(quota.used, quota.granted)));
-        let warned = view.quotas.iter().map(|quota| ([quota.department.to_string()], quota.warned_percent.into()));
+        let used = view.quotas.iter().map(|quota| (quota_labels(quota), ratio(quota.used, quota.granted)));
+        let granted = view.quotas.iter().map(|quota| (quota_labels(quota), to_float(quota.granted)));
+        let warned = view.quotas.iter().map(|quota| (quota_labels(quota), quota.warned_percent.into()));
+        let elapsed = [PeriodLength::Day, PeriodLength::Month].map(|length| self.elapsed_part(length));
         let restart = if view.config.restart_needed.is_empty() { 0.0 } else { 1.0 };
         vec![
-            metric_families::QUOTA_USED.family_of(quotas),
-            metric_families::QUOTA_ELAPSED.family_of([self.elapsed_month()]),
+            metric_families::QUOTA_USED.family_of(used),
+            metric_families::QUOTA_GRANTED.family_of(granted),
+            metric_families::QUOTA_ELAPSED.family_of(elapsed),
             metric_families::QUOTA_WARNED.family_of(warned),
             metric_families::DEPARTMENT_LIMIT.family_of(view.limits.iter().flat_map(limit_samples)),
             metric_families::CONFIG_RESTART.single_family(restart),
@@ -155,14 +158,14 @@ impl ScrapeSnapshot<'_> {
         ]
     }
 
-    /// The part of the current month that has passed.
-    fn elapsed_month(&self) -> MetricSample<1> {
+    /// The part of the current day or month that has passed.
+    fn elapsed_part(&self, length: PeriodLength) -> MetricSample<2> {
         let view = &self.scrape.view;
-        let month = view.calendar.month_of(view.window);
-        let windows = view.calendar.windows_of(month);
+        let period = length.containing(view.window, view.calendar);
+        let windows = period.windows(view.calendar);
         let (start, end) = (windows.start.start_unix_seconds(), windows.end.start_unix_seconds());
         let elapsed = view.now.as_second().clamp(start, end).abs_diff(start);
-        ([month.to_string()], ratio(elapsed, end.abs_diff(start)))
+        ([length.name().to_owned(), period.to_string()], ratio(elapsed, end.abs_diff(start)))
     }
 
     /// The families of the Kubernetes controller, if there is one.
@@ -192,6 +195,11 @@ fn sum_samples<const N: usize>(lines: impl Iterator<Item = ([String; N], u64)>) 
     sums.into_iter().map(|(labels, value)| (labels, to_float(value))).collect()
 }
 
+/// The labels of a quota.
+fn quota_labels(quota: &QuotaUse) -> [String; 3] {
+    [quota.department.to_string(), quota.kind.per.name().to_owned(), quota.kind.measure.name().to_owned()]
+}
+
 /// The limits of a department, one sample each.
 fn limit_samples(one: &DepartmentLimits) -> impl Iterator<Item = MetricSample<2>> {
     let rate = one.limits.rate;
@@ -199,7 +207,6 @@ fn limit_samples(one: &DepartmentLimits) -> impl Iterator<Item = MetricSample<2>
         ("rate", rate.map(per_second)),
         ("burst", rate.map(|rate| rate.burst.get().into())),
         ("concurrent", one.limits.concurrent.map(|most| most.get().into())),
-        ("quota", one.quota.map(to_float)),
     ];
     let department = one.department.to_string();
     samples.into_iter().filter_map(move |(limit, value)| Some(([department.clone(), limit.to_owned()], value?)))
@@ -227,9 +234,9 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::ledger::{DepartmentUsage, LedgerTotals, UsageRow};
-    use crate::model::{CalendarOffset, RateUnit, TrafficLimits, Window};
+    use crate::model::{CalendarOffset, QuotaKind, RateUnit, TrafficLimits, Window};
     use crate::telemetry::test_totals::{name, totals, usage};
-    use crate::telemetry::{ConfigStatus, LiveConfig, QuotaUse};
+    use crate::telemetry::{ConfigStatus, LiveConfig};
 
     fn view(series: usize) -> RuntimeView {
         let now: Timestamp = "2026-11-24T03:59:59Z".parse().expect("a time");
@@ -239,7 +246,13 @@ mod tests {
             window: Clock::manual(now).window(),
             calendar: CalendarOffset::default(),
             series_max: series,
-            quotas: vec![QuotaUse { department: name("police"), used: 1, granted: 4, warned_percent: 20 }],
+            quotas: vec![QuotaUse {
+                department: name("police"),
+                kind: QuotaKind::ALL[0],
+                used: 1,
+                granted: 4,
+                warned_percent: 20,
+            }],
             limits: vec![limited("parking")],
             expiries: vec![],
             accepts_expired_crl: vec![],
@@ -256,12 +269,12 @@ mod tests {
         }
     }
 
-    /// A department limited to 30 commands a minute, a burst of 90, 7 in flight and 1000 units.
+    /// A department limited to 30 commands a minute, a burst of 90, and 7 in flight.
     fn limited(department: &str) -> DepartmentLimits {
         let most = |count| NonZeroU32::new(count).expect("not zero");
         let rate = RateLimit { count: most(30), unit: RateUnit::Minute, burst: most(90) };
         let limits = TrafficLimits { rate: Some(rate), concurrent: Some(most(7)) };
-        DepartmentLimits { department: name(department), limits, quota: Some(1000) }
+        DepartmentLimits { department: name(department), limits }
     }
 
     /// A ledger with these series and no usage in any month.
@@ -286,20 +299,31 @@ mod tests {
     }
 
     #[test]
-    fn elapsed_part_of_the_month_follows_the_calendar() {
-        for (now, offset, expected) in [
-            ("2026-11-15T16:00:00Z", "+08:00", r#"{period="2026-11"} 0.5"#),
-            ("2026-11-15T16:00:00Z", "+00:00", r#"{period="2026-11"} 0.4888888888888889"#),
-            ("2026-11-30T16:00:00Z", "+08:00", r#"{period="2026-12"} 0"#),
-            ("2026-11-30T15:59:59Z", "+08:00", r#"{period="2026-11"} 0.9999996141975309"#),
+    fn elapsed_parts_of_the_day_and_the_month_follow_the_calendar() {
+        for (now, offset, day, month) in [
+            ("2026-11-15T16:00:00Z", "+08:00", r#""2026-11-16"} 0"#, r#""2026-11"} 0.5"#),
+            (
+                "2026-11-15T16:00:00Z",
+                "+00:00",
+                r#""2026-11-15"} 0.6666666666666666"#,
+                r#""2026-11"} 0.4888888888888889"#,
+            ),
+            ("2026-11-30T16:00:00Z", "+08:00", r#""2026-12-01"} 0"#, r#""2026-12"} 0"#),
+            (
+                "2026-11-30T15:59:59Z",
+                "+08:00",
+                r#""2026-11-30"} 0.999988425925926"#,
+                r#""2026-11"} 0.9999996141975309"#,
+            ),
         ] {
             let now: Timestamp = now.parse().expect("a time");
             let calendar = CalendarOffset::parse(offset).expect("an offset");
             let view = RuntimeView { now, window: Clock::manual(now).window(), calendar, ..view(100) };
             let scrape = ScrapeInput { ledger: ledger(totals(&["police"])), view };
             let text = Telemetry::new().render(scrape).expect("it renders");
-            let expected = format!("tallygate_quota_elapsed_ratio{expected}");
-            assert_eq!(lines(&text, "tallygate_quota_elapsed"), [expected]);
+            let expected = [("day", day), ("month", month)]
+                .map(|(per, rest)| format!("tallygate_quota_elapsed_ratio{{per=\"{per}\",period={rest}"));
+            assert_eq!(lines(&text, "tallygate_quota_elapsed"), expected);
         }
     }
 
@@ -328,9 +352,11 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
         assert_eq!(
             lines(&text, "tallygate_quota"),
             [
-                r#"tallygate_quota_elapsed_ratio{period="2026-11"} 0.7833329475308642"#, // 2030399 of 2592000 s
-                r#"tallygate_quota_used_ratio{department="police"} 0.25"#,
-                r#"tallygate_quota_warned_percent{department="police"} 20"#
+                r#"tallygate_quota_elapsed_ratio{per="day",period="2026-11-24"} 0.4999884259259259"#,
+                r#"tallygate_quota_elapsed_ratio{per="month",period="2026-11"} 0.7833329475308642"#,
+                r#"tallygate_quota_granted{department="police",per="month",measure="units"} 4"#,
+                r#"tallygate_quota_used_ratio{department="police",per="month",measure="units"} 0.25"#,
+                r#"tallygate_quota_warned_percent{department="police",per="month",measure="units"} 20"#
             ]
         );
         assert_eq!(
@@ -353,7 +379,6 @@ tallygate_commands_total{department="police",subsystem="cameras",command="snapsh
             [
                 r#"tallygate_department_limit{department="parking",limit="burst"} 90"#,
                 r#"tallygate_department_limit{department="parking",limit="concurrent"} 7"#,
-                r#"tallygate_department_limit{department="parking",limit="quota"} 1000"#,
                 r#"tallygate_department_limit{department="parking",limit="rate"} 0.5"#
             ]
         );

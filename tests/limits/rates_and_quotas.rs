@@ -1,4 +1,4 @@
-//! Rate limits, concurrency limits and monthly quotas, on a clock that only the test moves.
+//! Rate limits, concurrency limits and quotas of days and months, on a clock that only the test moves.
 
 use std::time::Duration;
 
@@ -152,7 +152,7 @@ async fn each_quota_threshold_is_logged_once_even_over_a_restart() {
     let mut world = plan.start_process().await;
     let thresholds = |world: &World| -> Vec<String> {
         let log = world.log_of_process();
-        let lines = log.lines().filter(|line| line.contains("WARN") && line.contains("quota"));
+        let lines = log.lines().filter(|line| line.contains("WARN") && line.contains("quota "));
         lines
             .map(|line| line.split_once("percent=").expect("a percentage").1.split(' ').next().unwrap().to_owned())
             .collect()
@@ -174,6 +174,73 @@ async fn each_quota_threshold_is_logged_once_even_over_a_restart() {
     assert_eq!(warned(&world).await, Some(100.0));
     assert_eq!(client.get(READ).await.status, 200);
     assert_eq!(thresholds(&world), ["50", "75", "100"]);
+    world.close().await;
+}
+
+/// The used part of a quota of the police as the metrics show it.
+async fn used_part(world: &World, per: &str, measure: &str) -> Option<f64> {
+    let labels = [("department", "traffic-police"), ("per", per), ("measure", measure)];
+    world.metrics().await.value("tallygate_quota_used_ratio", &labels)
+}
+
+#[tokio::test]
+async fn quotas_of_the_day_and_of_the_month_hold_beside_each_other_even_after_a_restart() {
+    let quotas = json!([
+        { "per": "day", "commands": 2 },
+        { "per": "day", "units": 100, "exceeded": "allow" },
+        { "per": "month", "commands": 4 },
+    ]);
+    let plan = World::city().clock(noon()).edit(|document| document["departments"][0]["quotas"] = quotas);
+    let mut world = plan.start().await;
+    let client = world.client("traffic-police");
+    assert_eq!(client.get("/cameras/do/status-200").await.status, 200, "three units, one command");
+    assert_eq!(client.get("/cameras/nothing-here").await.status, 404, "a refused command takes no quota");
+    world.stop().await;
+    world.start_here().await;
+    let client = world.client("traffic-police");
+    assert_eq!(used_part(&world, "day", "commands").await, Some(0.5), "one command before the restart");
+    assert_eq!(used_part(&world, "day", "units").await, Some(0.03));
+    assert_eq!(client.get(READ).await.status, 200);
+    let refused = client.get(READ).await;
+    assert_eq!((refused.status.as_u16(), refused.problem().as_deref()), (429, Some("quota_exceeded")));
+    assert!(refused.text().contains("the quota of this day is used up"), "{}", refused.text());
+    assert_eq!(refused.header("retry-after"), "14400", "16:00 UTC, the next day in +08:00");
+
+    // 31 October at noon in UTC is still October in +08:00; four hours later it is November.
+    world.clock.advance(Duration::from_secs(4 * 3600));
+    assert_eq!(used_part(&world, "day", "commands").await, Some(0.0));
+    assert_eq!(used_part(&world, "month", "commands").await, Some(0.0));
+    for expected in [200, 200, 429] {
+        assert_eq!(client.get(READ).await.status, expected);
+    }
+    world.clock.advance(Duration::from_secs(24 * 3600));
+    for expected in [200, 200, 429] {
+        assert_eq!(client.get(READ).await.status, expected);
+    }
+    world.clock.advance(Duration::from_secs(24 * 3600));
+    let refused = client.get(READ).await;
+    assert!(refused.text().contains("the quota of this month is used up"), "four commands: {}", refused.text());
+    let usage = world.close().await;
+    assert_eq!((usage.of("traffic-police", "ok"), usage.of("traffic-police", "quota_exceeded")), (6, 4));
+}
+
+/// Nothing of these commands reached a subsystem: they cost no units, and are commands all the same.
+#[tokio::test]
+async fn unreachable_command_counts_in_a_quota_of_commands_and_not_in_one_of_units() {
+    let unused_address = crate::world::reserve_address();
+    let quotas = json!([{ "per": "day", "commands": 2 }, { "per": "day", "units": 1 }]);
+    let plan = World::city().clock(noon()).cameras_at(unused_address);
+    let mut world = plan.edit(|document| document["departments"][0]["quotas"] = quotas).start().await;
+    let client = world.client("traffic-police");
+    for expected in ["unreachable", "unreachable", "quota_exceeded"] {
+        assert_eq!(client.get(READ).await.problem().as_deref(), Some(expected));
+    }
+    let both =
+        async |world: &World| (used_part(world, "day", "commands").await, used_part(world, "day", "units").await);
+    assert_eq!(both(&world).await, (Some(1.0), Some(0.0)));
+    world.stop().await;
+    world.start_here().await;
+    assert_eq!(both(&world).await, (Some(1.0), Some(0.0)), "the same after a restart");
     world.close().await;
 }
 

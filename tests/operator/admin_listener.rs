@@ -149,10 +149,12 @@ async fn limits_are_shown_with_their_usage() {
     };
     let world = with_quota().edit(limited).start().await;
     let metrics = world.metrics().await;
-    for (limit, value) in [("rate", 0.5), ("burst", 90.0), ("concurrent", 7.0), ("quota", 1000.0)] {
+    for (limit, value) in [("rate", 0.5), ("burst", 90.0), ("concurrent", 7.0)] {
         let labels = [("department", "traffic-police"), ("limit", limit)];
         assert_eq!(metrics.value("tallygate_department_limit", &labels), Some(value), "{limit}");
     }
+    let labels = [("department", "traffic-police"), ("per", "month"), ("measure", "units")];
+    assert_eq!(metrics.value("tallygate_quota_granted", &labels), Some(1000.0));
     world.close().await;
 }
 

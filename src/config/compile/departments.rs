@@ -189,7 +189,7 @@ fn compile_department(
         header: header_value(id.as_str()),
         department: Department { number: interner.department(&id), id, name },
         limits: limits::compile_limits(department.limits.as_ref(), &place.key("limits")),
-        quota: limits::compile_quota(department.quota.as_ref(), &place.key("quota")),
+        quotas: limits::compile_quotas(department, place),
         disabled: department.disabled.unwrap_or(false),
         realms: compile_realms(&department.realms, &place.key("realms")),
     }

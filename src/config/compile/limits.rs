@@ -1,17 +1,18 @@
-//! Compiles `limits`, `bandwidthLimit` and `quota`: rate limits, concurrency limits, bandwidth limits and monthly
-//! quotas.
+//! Compiles `limits`, `bandwidthLimit`, `quota` and `quotas`: rate limits, concurrency limits, bandwidth limits, and
+//! quotas of days and months.
 
 use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use crate::config::document::{
-    AddressLimitsDocument, BandwidthLimitDocument, GatewayLimitsDocument, LimitsDocument, QuotaDocument,
-    SourcesDocument,
+    AddressLimitsDocument, BandwidthLimitDocument, DepartmentDocument, GatewayLimitsDocument, LimitsDocument,
+    QuotaDocument, SourcesDocument,
 };
 use crate::limit::QUOTA_UNITS_MAX;
 use crate::model::{
-    AddressLimits, BandwidthLimit, CommandKey, MonthlyQuota, NameInterner, QuotaAction, RateLimit, TrafficLimits,
+    AddressLimits, BandwidthLimit, CommandKey, NameInterner, PeriodLength, Quota, QuotaAction, QuotaKind, QuotaMeasure,
+    RateLimit, TrafficLimits,
 };
 use crate::policy::{SourceRanges, Subsystem};
 
@@ -103,27 +104,63 @@ pub(crate) fn check_zones<'a>(subsystems: impl Iterator<Item = (usize, &'a Subsy
     }
 }
 
-/// Compiles a department's quota.
-pub(crate) fn compile_quota(quota: Option<&QuotaDocument>, place: &DocPath<'_>) -> Option<MonthlyQuota> {
-    let quota = quota?;
-    if quota.per != "month" {
-        place
-            .key("per")
-            .problem(format!("{:?} is not supported; the period of a quota is a month; write month", quota.per));
+/// Compiles a department's quotas. Each kind may appear once.
+pub(crate) fn compile_quotas(department: &DepartmentDocument, place: &DocPath<'_>) -> Vec<Quota> {
+    if department.quota.is_some() && !department.quotas.is_empty() {
+        place.key("quota").problem("stands beside quotas; write all of them as entries of quotas");
     }
-    if quota.units > QUOTA_UNITS_MAX {
-        place.key("units").problem(format!("{} is more than {QUOTA_UNITS_MAX}", quota.units));
+    let (list, short) = (place.key("quotas"), place.key("quota"));
+    let mut compiled: Vec<Quota> = Vec::new();
+    let short_form = department.quota.as_ref().and_then(|quota| compile_quota(quota, &short));
+    compiled.extend(short_form);
+    for (index, quota) in department.quotas.iter().enumerate() {
+        let Some(quota) = compile_quota(quota, &list.item(index)) else { continue };
+        let QuotaKind { per, measure } = quota.kind;
+        if compiled.iter().any(|other| other.kind == quota.kind) {
+            let message = format!("another quota counts {} per {}, too; write one of them", measure.name(), per.name());
+            list.item(index).problem(message);
+        }
+        compiled.push(quota);
     }
-    let units = NonZeroU64::new(quota.units);
-    if units.is_none() {
-        place.key("units").problem_with_hint("0 would refuse everything", "remove the department's grants instead");
-    }
+    compiled
+}
+
+fn compile_quota(quota: &QuotaDocument, place: &DocPath<'_>) -> Option<Quota> {
+    let periods = [PeriodLength::Day, PeriodLength::Month].map(|period| (period.name(), period));
+    let per = place.key("per").value_or_problem(scalars::parse_keyword(&quota.per, &periods));
+    let amount = compile_quota_amount(quota, place);
     let words = [("refuse", QuotaAction::Refuse), ("allow", QuotaAction::Allow)];
     let exceeded = place
         .key("exceeded")
         .value_or_problem(scalars::parse_keyword(quota.exceeded.as_deref().unwrap_or("refuse"), &words));
     let warn = compile_warn_levels(&quota.warn, &place.key("warn"));
-    Some(MonthlyQuota { units: units?, warn, exceeded: exceeded? })
+    let (measure, amount) = amount?;
+    Some(Quota { kind: QuotaKind { per: per?, measure }, amount, warn, exceeded: exceeded? })
+}
+
+/// Compiles `units` or `commands`, of which a quota has exactly one.
+fn compile_quota_amount(quota: &QuotaDocument, place: &DocPath<'_>) -> Option<(QuotaMeasure, NonZeroU64)> {
+    let (measure, amount) = match (quota.units, quota.commands) {
+        (Some(units), None) => (QuotaMeasure::Units, units),
+        (None, Some(commands)) => (QuotaMeasure::Commands, commands),
+        (None, None) => {
+            place.problem("limits nothing; write units or commands");
+            return None;
+        }
+        (Some(_), Some(_)) => {
+            place.problem("has units and commands; write two entries of quotas, one for each");
+            return None;
+        }
+    };
+    let place = place.key(measure.name());
+    if amount > QUOTA_UNITS_MAX {
+        place.problem(format!("{amount} is more than {QUOTA_UNITS_MAX}"));
+    }
+    let nonzero = NonZeroU64::new(amount);
+    if nonzero.is_none() {
+        place.problem_with_hint("0 would refuse everything", "remove the department's grants instead");
+    }
+    Some((measure, nonzero?))
 }
 
 fn compile_rate(text: Option<&str>, burst: Option<u64>, place: &DocPath<'_>) -> Option<RateLimit> {

@@ -390,8 +390,11 @@ pub(crate) struct DepartmentDocument {
     pub(crate) callers: Vec<CallerDocument>,
     /// The limits of the department.
     pub(crate) limits: Option<LimitsDocument>,
-    /// The monthly quota.
+    /// The quota: the short form of quotas with one entry.
     pub(crate) quota: Option<QuotaDocument>,
+    /// The quotas, of which each holds: at most one of units and one of commands for each period.
+    #[serde(default)]
+    pub(crate) quotas: Vec<QuotaDocument>,
     /// Whether the department is disabled: its callers are refused. Default: false.
     pub(crate) disabled: Option<bool>,
     /// The realms in which its certificates count (clientAuth.realm); at most 65536. Default: the realm without a name.
@@ -427,15 +430,17 @@ pub(crate) struct SubjectDocument {
     pub(crate) organizational_unit: Option<String>,
 }
 
-/// The quota of a department.
+/// A quota of a department: a number of units or of commands in a calendar day or month.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct QuotaDocument {
-    /// The period: month.
+    /// The period: day or month.
     pub(crate) per: String,
     /// Units per period.
-    pub(crate) units: u64,
+    pub(crate) units: Option<u64>,
+    /// Instead of units: admitted commands per period.
+    pub(crate) commands: Option<u64>,
     /// Percentages of use at which operators are warned, ascending.
     #[serde(default)]
     pub(crate) warn: Vec<u64>,

@@ -18,6 +18,9 @@ use super::parse::{KubeObject, ObjectPart};
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "has(self.id) == has(oldSelf.id) && (!has(self.id) || self.id == oldSelf.id)",
     "message": "the id of a department is permanent: its usage is in ledgers and on bills. Make another department",
+}, {
+    "rule": "!(has(self.quota) && has(self.quotas))",
+    "message": "write quota for one quota, or quotas for several",
 }]))]
 pub struct DepartmentSpec {
     /// The permanent id in the ledger, in metrics and on bills. Default: the name of the object.
@@ -42,9 +45,13 @@ pub struct DepartmentSpec {
     /// The rate and concurrency limits of the department, in each gateway.
     #[serde(default)]
     pub limits: Option<LimitsSpec>,
-    /// The monthly quota, in each gateway.
+    /// The quota, in each gateway: the short form of quotas with one entry.
     #[serde(default)]
     pub quota: Option<QuotaSpec>,
+    /// The quotas, in each gateway, of which each holds: at most one of units and one of commands for each period.
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
+    #[serde(default)]
+    pub quotas: Vec<QuotaSpec>,
     /// Whether its callers are refused. It keeps its identities, so no other department can claim them. Default: false.
     #[serde(default)]
     pub disabled: Option<bool>,
@@ -148,9 +155,13 @@ pub struct LimitsSpec {
     pub concurrent: Option<u64>,
 }
 
-/// A quota.
+/// A quota: a number of units or of commands in a calendar day or month.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.units) != has(self.commands)",
+    "message": "a quota has units or commands, one of the two",
+}]))]
 pub struct QuotaSpec {
     /// The period.
     #[schemars(extend("default" = "Month"))]
@@ -158,7 +169,12 @@ pub struct QuotaSpec {
     pub per: QuotaPeriod,
     /// Units per period.
     #[schemars(range(min = 1, max = 281474976710655_u64))]
-    pub units: u64,
+    #[serde(default)]
+    pub units: Option<u64>,
+    /// Instead of units: admitted commands per period.
+    #[schemars(range(min = 1, max = 281474976710655_u64))]
+    #[serde(default)]
+    pub commands: Option<u64>,
     /// Percentages of use at which operators are warned, ascending.
     #[schemars(length(max = 8), inner(range(min = 1, max = 100)), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default)]
@@ -171,6 +187,7 @@ pub struct QuotaSpec {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum QuotaPeriod {
+    Day,
     #[default]
     Month,
 }

@@ -117,6 +117,9 @@ impl DepartmentSet {
         keys.insert("realms".to_owned(), if has_listener { json!(realms) } else { json!([NO_REALM]) });
         keys.extend(department.limits.as_ref().map(|limits| ("limits".to_owned(), limit_keys(limits))));
         keys.extend(department.quota.as_ref().map(|quota| ("quota".to_owned(), quota_keys(quota))));
+        if !department.quotas.is_empty() {
+            keys.insert("quotas".to_owned(), department.quotas.iter().map(quota_keys).collect());
+        }
         keys.extend(department.disabled.map(|disabled| ("disabled".to_owned(), json!(disabled))));
         self.ids.insert(id.to_owned(), key.clone());
         Ok((json!({ "departments": [keys] }), has_listener))
@@ -210,7 +213,14 @@ pub(super) fn limit_keys(limits: &LimitsSpec) -> Value {
 
 fn quota_keys(quota: &QuotaSpec) -> Value {
     let per = match quota.per {
+        QuotaPeriod::Day => "day",
         QuotaPeriod::Month => "month",
     };
-    json!({ "per": per, "units": quota.units, "warn": quota.warn, "exceeded": quota.exceeded.as_str() })
+    let mut keys = Map::new();
+    keys.insert("per".to_owned(), json!(per));
+    keys.extend(quota.units.map(|units| ("units".to_owned(), json!(units))));
+    keys.extend(quota.commands.map(|commands| ("commands".to_owned(), json!(commands))));
+    keys.insert("warn".to_owned(), json!(quota.warn));
+    keys.insert("exceeded".to_owned(), json!(quota.exceeded.as_str()));
+    Value::Object(keys)
 }

@@ -21,7 +21,7 @@ use hyper::body::{Body as _, Incoming};
 
 use crate::identity::{CertificateFault, CertificateRefusal};
 use crate::limit::{AddressPermit, LimitPermit, LimitRefusal, RateLimitInfo};
-use crate::model::{CommandKey, Department, Refused};
+use crate::model::{CommandKey, Department, PeriodLength, Refused};
 use crate::policy::{Command, CorsPolicy, DepartmentPolicy, Grant, RouteMatch, RouteRequest, Subsystem};
 use crate::proxy::capacity::load_shedding::Overloaded;
 use crate::proxy::message::grammar::malformed::MalformedRequest;
@@ -106,7 +106,7 @@ impl CommandRefusal {
     }
 
     fn limited(department: &Department, command: &CommandKey, limited: LimitRefusal) -> Box<Self> {
-        let mut refusal = Self::new(department, command, limited.refused, limited_detail(limited.refused));
+        let mut refusal = Self::new(department, command, limited.refused, limited_detail(&limited));
         refusal.retry_after = Some(limited.retry_after);
         refusal.rate_limit = limited.rate_limit;
         refusal
@@ -392,11 +392,12 @@ fn overloaded_detail(full: Overloaded) -> &'static str {
     }
 }
 
-fn limited_detail(refused: Refused) -> &'static str {
-    match refused {
-        Refused::RateLimited => "the rate limit is exceeded",
-        Refused::TooManyConcurrent => "the limit of concurrent commands is reached",
-        Refused::QuotaExceeded => "the quota of this month is used up",
+fn limited_detail(limited: &LimitRefusal) -> &'static str {
+    match (limited.refused, limited.quota.map(|quota| quota.per)) {
+        (Refused::RateLimited, _) => "the rate limit is exceeded",
+        (Refused::TooManyConcurrent, _) => "the limit of concurrent commands is reached",
+        (Refused::QuotaExceeded, Some(PeriodLength::Day)) => "the quota of this day is used up",
+        (Refused::QuotaExceeded, _) => "the quota of this month is used up",
         _ => "a limit of the gateway is reached",
     }
 }

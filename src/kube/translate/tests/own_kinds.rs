@@ -235,6 +235,13 @@ fn a_department_has_the_keys_of_the_configuration() {
     });
     assert_eq!(keys, expected);
     assert_eq!(compiled_without_tls(&cluster).excluded, []);
+    cluster.department("police", 2, json!({ "quotas": [{ "per": "Day", "commands": 50 }, { "units": 7 }] }));
+    let quotas = [
+        json!({ "per": "day", "commands": 50, "warn": [], "exceeded": "refuse" }),
+        json!({ "per": "month", "units": 7, "warn": [], "exceeded": "refuse" }),
+    ];
+    assert_eq!(cluster.document("Department police")["departments"][0]["quotas"], json!(quotas));
+    assert_eq!(compiled_without_tls(&cluster).excluded, []);
 }
 
 #[test]
