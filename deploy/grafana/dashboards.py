@@ -40,6 +40,7 @@ REFUSALS = (
     "malformed|unauthenticated|misdirected|unknown_command|forbidden|too_large|rate_limited|too_many_concurrent"
     "|quota_exceeded"
 )
+MONTH_UNITS = 'per="month", measure="units"'
 LIMITS = "rate_limited|too_many_concurrent|quota_exceeded|overloaded"
 
 GREEN, YELLOW, RED, BLUE = "green", "yellow", "red", "blue"
@@ -260,23 +261,24 @@ def limits(board):
                   "{{department}} limit")],
             "Beside the limit of each gateway, `limits.concurrent`."))
         .with_panel(
-            bargauge.Panel().title("Quota used this month").description(
-                "The twenty that have used the largest part, and how much of the month has passed.")
+            bargauge.Panel().title("Quota used").description(
+                "The twenty that are used most, and how much of the day and the month has passed.")
             .datasource(SOURCE).span(12).height(8).unit("percentunit").min(0).max(1)
             .orientation(common_model.VizOrientation.HORIZONTAL)
             .thresholds(steps((None, GREEN), (0.8, YELLOW), (1, RED)))
             .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
             .targets([
-                query(f"topk(20, max by (department) (tallygate_quota_used_ratio{{{D}}}))", "{{department}}")
+                query(f"topk(20, max by (department, per, measure) (tallygate_quota_used_ratio{{{D}}}))",
+                      "{{department}}, {{measure}} per {{per}}")
                 .instant().ref_id("A"),
-                query(f"max by (period) (tallygate_quota_elapsed_ratio{{{G}}})", "{{period}} has passed")
+                query(f"max by (per) (tallygate_quota_elapsed_ratio{{{G}}})", "{{per}} has passed")
                 .instant().ref_id("B"),
             ]))
-        .with_panel(rows_of("Pace", [
-            query(f'''max by (department) (tallygate_quota_used_ratio{{{D}}})
-                  / scalar(max(tallygate_quota_elapsed_ratio{{{G}}}))''', instant=True),
-            query(f"max by (department) (tallygate_quota_warned_percent{{{D}}})", instant=True)],
-            "Used part of the quota / part of the month that has passed: above 1 the quota ends before the month. Beside "
+        .with_panel(rows_of("Pace of the month", [
+            query(f'''max by (department) (tallygate_quota_used_ratio{{{D}, per="month"}})
+                  / scalar(max(tallygate_quota_elapsed_ratio{{{G}, per="month"}}))''', instant=True),
+            query(f'max by (department) (tallygate_quota_warned_percent{{{D}, per="month"}})', instant=True)],
+            "Used part of the quota per month (units or commands, the larger) / part of the month that has passed: above 1 the quota ends before the month. Beside "
             "it the highest threshold that was reached.",
             {"department": "Department", "Value #A": "Pace", "Value #B": "Threshold reached, %"},
             order=("Pace", True), key="department"))
@@ -514,9 +516,9 @@ def finance(timezone):
             {"department": "Department", "period": "Period", "Value": "Units"}, unit="none")
             .time_from("3h"))
         .with_panel(rows_of("Quotas of this month", [
-            query(f'max by (department) (tallygate_department_limit{{{HD}, limit="quota"}})', instant=True),
-            query(f"max by (department) (tallygate_quota_used_ratio{{{HD}}}) * 100", instant=True),
-            query(f"max by (department) (tallygate_quota_warned_percent{{{HD}}})", instant=True)],
+            query(f"max by (department) (tallygate_quota_granted{{{HD}, {MONTH_UNITS}}})", instant=True),
+            query(f"max by (department) (tallygate_quota_used_ratio{{{HD}, {MONTH_UNITS}}}) * 100", instant=True),
+            query(f"max by (department) (tallygate_quota_warned_percent{{{HD}, {MONTH_UNITS}}})", instant=True)],
             "As of now: units for each month, the part that is used, the threshold that was reached.",
             {"department": "Department", "Value #A": "Units", "Value #B": "Used, %", "Value #C": "Threshold, %"},
             unit="none", key="department").time_from("5m"))

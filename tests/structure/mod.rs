@@ -18,7 +18,7 @@ use self::rules::FolderOrder;
 use self::tree::Tree;
 
 /// Imports go down these lists, never up. ARCHITECTURE.md shows the same orders.
-const ORDERS: [FolderOrder; 11] = [
+const ORDERS: [FolderOrder; 12] = [
     FolderOrder {
         folder: "",
         floors: &[
@@ -88,6 +88,7 @@ const ORDERS: [FolderOrder; 11] = [
     FolderOrder { folder: "kube/translate", floors: &["routes ingresses", "nginx"], sideways: &[] },
     FolderOrder { folder: "report", floors: &["render", "reconciled", "scraped"], sideways: &[] },
     FolderOrder { folder: "cli", floors: &["scraped inspect cluster", "prometheus trial_authority"], sideways: &[] },
+    FolderOrder { folder: "config/compile", floors: &["settings", "compile_context"], sideways: &[] },
     FolderOrder { folder: "config", floors: &["loading", "compile", "settings", "parse", "document"], sideways: &[] },
 ];
 

@@ -118,8 +118,8 @@ impl MemoryDocument {
     }
 }
 
-/// Sources that follow each other, with the sums of their lists. Never changed, and shared by the loads in which all its
-/// sources are the same.
+/// Sources that follow each other, with the sums of their lists. Never changed, and shared by the loads in which all of
+/// its sources are the same.
 #[derive(Debug)]
 pub(crate) struct SourcePage {
     pub(crate) sources: Vec<LoadedSource>,

@@ -83,8 +83,8 @@ impl<T> FactStore<T> {
         &self.revision
     }
 
-    /// The objects that have changed since a revision, those that are gone included, some perhaps more than once; `None`
-    /// if that is not known any more. The server shows a status without a change.
+    /// The objects that have changed since a revision, those that are gone included, some perhaps more than once.
+    /// `None` if that is not known any more. What the server shows of a status is no change.
     pub fn changed_since(&self, revision: &IdentityToken) -> Option<Vec<&ObjectKey>> {
         changes_since((&self.revision, &self.changes), revision)
     }

@@ -1,8 +1,8 @@
 //! Removal of secrets from texts and configurations, before they are packed for a bug report.
 //!
 //! Guarantees:
-//! - Private keys, passwords of URLs, bearer and basic credentials, JSON web tokens, long base64 texts, and values of names that
-//!   tell a secret (password, token, cookie and others) are replaced by [`LEFT_OUT`].
+//! - Private keys, passwords of URLs, bearer and basic credentials, JSON web tokens, long base64 texts, and values of
+//!   names of secrets (password, token, cookie and others) are replaced by [`LEFT_OUT`].
 //! - Of a configuration, the values of header fields that the gateway sets are replaced as well.
 //! - Rather too much is removed than too little: a text that still looks like a private key is not packed at all.
 
