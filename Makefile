@@ -15,7 +15,7 @@ help: ## list of targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 .PHONY: demo
-demo: need-compiler need-curl ## run the demo city: make demo [SECONDS=30] [ARGS="--dir FOLDER"]
+demo: need-compiler need-demo ## run the demo city beside a real Prometheus: make demo [SECONDS=30] [ARGS="--dir FOLDER"]; installs curl and prometheus
 	@$(CARGO) run --locked --profile demo --package city_brain -- $(DEMO_SECONDS) $(ARGS)
 
 .PHONY: test
@@ -142,13 +142,13 @@ $(TOOLS)/bin/cargo-cyclonedx:
 clean: ## remove all build results
 	$(CARGO) clean
 
-.PHONY: need-compiler need-cplusplus need-curl need-tests need-load
+.PHONY: need-compiler need-cplusplus need-demo need-tests need-load
 need-compiler:
 	@scripts/need cargo cc make
 need-cplusplus:
 	@scripts/need c++
-need-curl:
-	@scripts/need curl
+need-demo:
+	@scripts/need curl prometheus
 need-tests:
 	@scripts/need curl openssl python3 python3-grpcio python3-hypercorn python3-websockets sqlite3 nginx apache2 node gunicorn java tomcat10 haproxy prometheus promtool strace faketime
 need-load:

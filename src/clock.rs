@@ -82,6 +82,8 @@ pub enum Clock {
     System {
         /// The creation of this clock.
         origin: Instant,
+        /// How far its wall time is behind that of the system, in whole seconds.
+        behind: Duration,
     },
     /// A clock that a test moves.
     Manual(Arc<ManualClock>),
@@ -97,7 +99,13 @@ pub struct ManualClock {
 impl Clock {
     /// The system clocks.
     pub fn system() -> Self {
-        Self::System { origin: Instant::now() }
+        Self::system_behind(Duration::ZERO)
+    }
+
+    /// The system clocks, but the wall time is behind that of the system, by whole seconds: for trials that need hours
+    /// which are over.
+    pub fn system_behind(behind: Duration) -> Self {
+        Self::System { origin: Instant::now(), behind: Duration::from_secs(behind.as_secs()) }
     }
 
     /// A clock that stands at `wall` until it is moved.
@@ -109,7 +117,7 @@ impl Clock {
     /// The current time on the monotonic clock.
     pub fn monotonic(&self) -> MonotonicTime {
         match self {
-            Self::System { origin } => thread_instant().saturating_duration_since(*origin).into(),
+            Self::System { origin, .. } => thread_instant().saturating_duration_since(*origin).into(),
             Self::Manual(manual) => MonotonicTime(manual.monotonic_ns.load(Ordering::Acquire)),
         }
     }
@@ -117,7 +125,7 @@ impl Clock {
     /// The current wall clock time in Unix seconds.
     pub fn unix_seconds(&self) -> i64 {
         match self {
-            Self::System { .. } => system_unix_seconds(),
+            Self::System { behind, .. } => system_unix_seconds() - i64::try_from(behind.as_secs()).unwrap_or(0),
             Self::Manual(manual) => manual.wall_ns.load(Ordering::Acquire).div_euclid(1_000_000_000),
         }
     }
@@ -125,7 +133,7 @@ impl Clock {
     /// The current wall clock time as a timestamp.
     pub fn wall(&self) -> Timestamp {
         match self {
-            Self::System { .. } => Timestamp::now(),
+            Self::System { behind, .. } => Timestamp::now() - *behind,
             Self::Manual(manual) => {
                 Timestamp::from_nanosecond(i128::from(manual.wall_ns.load(Ordering::Acquire))).unwrap_or_default()
             }

@@ -2,6 +2,7 @@
 //! got.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use tallygate::ledger::{LedgerFiles, UsageRow};
@@ -30,11 +31,16 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Ledger> {
 impl Ledger {
     /// The same report as that of `tallygate report usage`.
     pub(crate) fn usage(&self) -> anyhow::Result<String> {
-        let windows = || self.rows.iter().map(|row| row.window);
-        let from = windows().min().unwrap_or(Window(0));
-        let to = windows().max().unwrap_or(from).next();
+        let Range { start: from, end: to } = self.hours();
         let usage = UsageReport::group(&self.rows, ReportRange { from, to }, self.calendar, GroupKeys::default())?;
         Ok(render_table(&usage, TableTarget::from_stdout()))
+    }
+
+    /// The hours of the run.
+    pub(crate) fn hours(&self) -> Range<Window> {
+        let windows = || self.rows.iter().map(|row| row.window);
+        let first = windows().min().unwrap_or(Window(0));
+        first..windows().max().unwrap_or(first).next()
     }
 }
 

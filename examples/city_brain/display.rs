@@ -13,8 +13,10 @@ use tokio::time::Instant;
 
 use crate::books::Comparison;
 use crate::gateway::Gateway;
+use crate::morning::Reconciliation;
 use crate::options::{ADMIN_PORT, Home, PORT};
 use crate::pki::{Pki, YOU};
+use crate::prometheus::Prometheus;
 use crate::scrape::{Sample, scrape};
 
 const REDRAW: Duration = Duration::from_secs(1);
@@ -32,9 +34,14 @@ fn rows_of_stdout() -> u16 {
 }
 
 /// Prints the running parts and their addresses.
-pub(crate) fn introduce(gateway: &Gateway, home: &Home) {
+pub(crate) fn introduce(gateway: &Gateway, home: &Home, prometheus: Option<&Prometheus>) {
     println!("The city is open. Departments call https://{} with client certificates.", gateway.traffic);
     println!("Metrics:       http://{}/metrics", gateway.admin);
+    match prometheus {
+        Some(prometheus) => println!("Prometheus:    {}", prometheus.url()),
+        None => println!("Prometheus:    not installed (Debian: apt-get install prometheus), so it is left out"),
+    }
+    println!("Clock:         one to two hours behind, so that the hours of the day are over, and sealed, at its end");
     println!("Configuration: {}/city.yaml   Log: {0}/gateway.log", home.path().display());
 }
 
@@ -182,6 +189,17 @@ pub(crate) fn conclude(usage: &str, comparison: &Comparison) {
     } else {
         println!("THE BOOKS DO NOT BALANCE: see the lines marked DIFFERENT, and gateway.log.");
     }
+}
+
+/// Prints the comparison of Prometheus and ledger. Returns whether they agree.
+pub(crate) fn show_reconciliation(reconciliation: &Reconciliation) -> bool {
+    println!("\nThe hours of the city are over. The gateway has started once more and sealed them, and Prometheus has");
+    println!("scraped them. Compared by: {}", reconciliation.command);
+    print!("{}", reconciliation.report);
+    if !reconciliation.is_agreed {
+        println!("PROMETHEUS AND THE LEDGER DO NOT AGREE: see prometheus.log and gateway.log.");
+    }
+    reconciliation.is_agreed
 }
 
 /// Prints suggestions for next steps.

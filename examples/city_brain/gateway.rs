@@ -9,7 +9,6 @@ use anyhow::{Context as _, bail};
 use tallygate::app::{RunningGateway, StartOptions};
 use tallygate::clock::Clock;
 
-use crate::options::Options;
 use crate::subsystems::Subsystems;
 
 const TEMPLATE: &str = include_str!("city.yaml");
@@ -24,11 +23,16 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// Starts the gateway with the configuration of `city.yaml` in `folder`.
-    pub(crate) fn start(folder: &Path, options: &Options, subsystems: &Subsystems) -> anyhow::Result<Self> {
-        must_be_free(options)?;
-        let config = write_configuration(folder, options, subsystems)?;
-        let running =
-            tallygate::app::start(StartOptions::new(config, Clock::system())).context("the gateway did not start")?;
+    /// Its ports are those of traffic and of the admin listener.
+    pub(crate) fn start(
+        folder: &Path,
+        ports: (u16, u16),
+        subsystems: &Subsystems,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        must_be_free(ports)?;
+        let config = write_configuration(folder, ports, subsystems)?;
+        let running = tallygate::app::start(StartOptions::new(config, clock)).context("the gateway did not start")?;
         let traffic = running.listener(LISTENER).context("the gateway has no listener for departments")?;
         let admin = running.admin().context("the gateway has no admin listener")?;
         Ok(Self { running, traffic, admin })
@@ -44,8 +48,8 @@ impl Gateway {
 const NEXT_PORTS: u16 = 50;
 
 /// Checks both ports before the start, so that the error is clear if one is in use.
-fn must_be_free(options: &Options) -> anyhow::Result<()> {
-    let asked = [("--port", options.port), ("--admin-port", options.admin_port)];
+fn must_be_free((port, admin_port): (u16, u16)) -> anyhow::Result<()> {
+    let asked = [("--port", port), ("--admin-port", admin_port)];
     let mut used = Vec::new();
     for (_, port) in asked {
         match bind(port) {
@@ -79,11 +83,15 @@ fn free_after(port: u16) -> u16 {
     (1..=NEXT_PORTS).filter_map(|step| port.checked_add(step)).find(|next| bind(*next).is_ok()).unwrap_or(0)
 }
 
-fn write_configuration(folder: &Path, options: &Options, subsystems: &Subsystems) -> anyhow::Result<PathBuf> {
+fn write_configuration(
+    folder: &Path,
+    (port, admin_port): (u16, u16),
+    subsystems: &Subsystems,
+) -> anyhow::Result<PathBuf> {
     let path = folder.join("city.yaml");
     let text = [
-        ("@PORT@", options.port.to_string()),
-        ("@ADMIN_PORT@", options.admin_port.to_string()),
+        ("@PORT@", port.to_string()),
+        ("@ADMIN_PORT@", admin_port.to_string()),
         ("@CAMERAS@", subsystems.cameras.to_string()),
         ("@CONTROL_CENTRE@", subsystems.control_centre.to_string()),
         ("@LOGISTICS@", subsystems.logistics.to_string()),

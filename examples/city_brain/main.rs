@@ -14,7 +14,11 @@
 //! - A warehouse posts box movements.
 //! - Other departments read signals and parking, some of them beyond their grants and limits.
 //!
-//! At the end three parties compare their counts, and the process fails if they differ.
+//! At the end three parties compare their counts, and the process fails if they differ. Then a real Prometheus, which has
+//! scraped the gateway all the time, is compared with the ledger, hour by hour.
+//!
+//! The city's clock is one to two hours behind: its day begins shortly before an hour ends, and all of its hours are over
+//! when it closes, so that the ledger can seal them.
 
 #[cfg(test)]
 mod audit;
@@ -23,8 +27,10 @@ mod city;
 mod departments;
 mod display;
 mod gateway;
+mod morning;
 mod options;
 mod pki;
+mod prometheus;
 mod scrape;
 mod subsystems;
 
@@ -33,7 +39,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use tallygate::clock::Clock;
 use tallygate::lifecycle::{DrainTrigger, drain};
+use tallygate::model::Window;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -42,12 +50,17 @@ use departments::{Answers, Office};
 use gateway::Gateway;
 use options::{Home, Options};
 use pki::Pki;
+use prometheus::Prometheus;
 use subsystems::{Subsystems, Taken};
 
 /// Snapshots that wait for the recogniser, at most.
 const UNSEEN: usize = 256;
 /// The longest wait for the departments' last calls.
 const CLOSING_TIME: Duration = Duration::from_secs(20);
+/// How long before the end of an hour, on the city's clock, the day begins: then there are two hours to compare.
+const EVENING: Duration = Duration::from_secs(5);
+/// An hour can be sealed a minute after its end. In seconds, with room.
+const SEALING_TIME: i64 = 300;
 
 fn main() -> ExitCode {
     match run(&Options::parse()) {
@@ -64,24 +77,44 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> anyhow::Result<bool> {
     let home = Home::prepare(options)?;
     log_to(&home)?;
-    let pki = Pki::found(home.path())?;
+    let clock = city_clock();
+    let pki = Pki::found(home.path(), &clock)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
 
     let (shown, taken) = mpsc::channel(UNSEEN);
     let subsystems = runtime.block_on(Subsystems::open(shown))?;
-    let gateway = Gateway::start(home.path(), options, &subsystems)?;
-    display::introduce(&gateway, &home);
+    let gateway = Gateway::start(home.path(), (options.port, options.admin_port), &subsystems, clock)?;
+    let prometheus = Prometheus::start(home.path(), gateway.admin)?;
+    display::introduce(&gateway, &home, prometheus.as_ref());
     display::invite(&gateway, &pki);
 
     let office = Office { gateway: gateway.traffic, pki, answers: Answers::default() };
     runtime.block_on(day(options, &gateway, &office, taken, &subsystems))?;
+    let ports = (gateway.traffic.port(), gateway.admin.port());
     gateway.stop()?;
 
     let ledger = books::read(&home.ledger())?;
     let comparison = Comparison::new(&ledger.rows, &subsystems.received.all(), &office.answers);
     display::conclude(&ledger.usage()?, &comparison);
+    let is_reconciled = match prometheus {
+        Some(prometheus) => {
+            let gateway = Gateway::start(home.path(), ports, &subsystems, Clock::system())?;
+            let reconciliation = morning::reconcile(&home.ledger(), &ledger.hours(), &prometheus.url());
+            gateway.stop()?;
+            display::show_reconciliation(&reconciliation?)
+        }
+        None => true, // `introduce` has said so
+    };
     display::say_next(&home);
-    Ok(comparison.is_balanced())
+    Ok(comparison.is_balanced() && is_reconciled)
+}
+
+/// The clock of the city: its day begins [`EVENING`] before the end of an hour, so long ago that each of its hours is over
+/// and sealed as soon as the system's clock counts.
+fn city_clock() -> Clock {
+    let now = Clock::system().unix_seconds();
+    let begin = Window::of_unix_seconds(now - 3600 - SEALING_TIME).start_unix_seconds();
+    Clock::system_behind(Duration::from_secs(u64::try_from(now - begin).unwrap_or(0)) + EVENING)
 }
 
 /// Lets the departments work until `evening`, then finish their calls.

@@ -46,9 +46,9 @@ impl Pki {
     }
 
     /// Creates the authority and all certificates, as PEM files that curl and openssl can read.
-    pub(crate) fn found(home: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn found(home: &Path, clock: &Clock) -> anyhow::Result<Self> {
         let pki = Self::of(home);
-        let validity = ValidityPeriod::days(Clock::system().wall(), VALID_DAYS);
+        let validity = ValidityPeriod::days(clock.wall(), VALID_DAYS);
         let authority = CertificateAuthority::create(&pki.folder, "City Brain demo authority", validity)?;
         authority.issue_server(&[GATEWAY_NAME, "localhost", "127.0.0.1"].map(str::to_owned), validity)?;
         for holder in HOLDERS {

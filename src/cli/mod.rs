@@ -82,13 +82,20 @@ enum CliCommand {
 
 /// Runs the program with these arguments. The first argument is the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match CommandLine::try_parse_from(arguments) {
-        Ok(cli) => cli,
-        Err(error) => return usage_exit(&error),
-    };
     let mut out = Vec::new();
-    let ended = run_command(&cli.command, &mut out).and_then(|code| print_output(&out).map(|()| code));
-    ended.unwrap_or_else(|error| failure_exit(&error))
+    match run_into(arguments, &mut out) {
+        Ok(code) => print_output(&out).map_or_else(|error| failure_exit(&error), |()| code),
+        Err(code) => code,
+    }
+}
+
+/// As [`run`], with the output in `out`. Messages go to stderr.
+///
+/// # Errors
+/// The exit code, after a message. What is in `out` then is not complete.
+pub fn run_into(arguments: impl IntoIterator<Item = OsString>, out: &mut Vec<u8>) -> Result<ExitCode, ExitCode> {
+    let cli = CommandLine::try_parse_from(arguments).map_err(|error| usage_exit(&error))?;
+    run_command(&cli.command, out).map_err(|error| failure_exit(&error))
 }
 
 fn run_command(command: &CliCommand, out: &mut impl Write) -> anyhow::Result<ExitCode> {
