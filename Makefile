@@ -22,6 +22,16 @@ demo: need-compiler need-demo ## run the demo city beside a real Prometheus: mak
 test: need-compiler need-tests ## run all tests of all crates; installs nginx, apache2, nodejs, gunicorn, tomcat10, haproxy, prometheus, sqlite3, curl, openssl, strace and faketime
 	$(CARGO) test --locked --workspace
 
+# The tests of exact hours against Prometheus 3, built from its Go module. `make test` has them against Debian's 2.42.
+PROMETHEUS3 = $(abspath $(TARGET_DIR))/prometheus3
+
+.PHONY: prometheus3-test
+prometheus3-test: need-compiler need-tests ## test exact hours in Prometheus, reports and reconciliation against Prometheus 3; builds it from its Go module once
+	@scripts/need go
+	tests/prometheus3/build.sh $(PROMETHEUS3)
+	TALLYGATE_TEST_TOOLS=$(PROMETHEUS3) $(CARGO) test --locked --test tests -- operator::backfill operator::reconciliation \
+		operator::remembered_heads operator::scrape_jobs operator::scraped_usage operator::sealed_hours operator::alert_rules
+
 # Left out: the long tests (simulated histories, losses of power, kills), and those that need strace or python3.
 .PHONY: quick
 quick: need-compiler ## the library's tests without the long ones: under two minutes warm, no root, no other programs

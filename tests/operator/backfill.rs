@@ -15,7 +15,7 @@ use tallygate::model::{CalendarOffset, Month, Window};
 use super::reconciliation::{load, prometheus, reconcile, stop};
 use super::sealed_hours::History;
 use super::third_party_tools::{query_at, value_of};
-use crate::world::{run, stderr, stdout, tool};
+use crate::world::{run, stderr, stdout, tool, tools_folder};
 
 const DEPARTMENTS: u32 = 300;
 const SUBSYSTEMS: u32 = 10;
@@ -112,6 +112,9 @@ async fn run_manual(section: &str, folder: &Path, database: &str) {
     let commands = text.split("```").nth(1).unwrap().replace("PROMETHEUS-DATA", database);
     let mut shell = Command::new("sh");
     shell.args(["-ec", &commands]).current_dir(folder);
+    if let Some(tools) = tools_folder() {
+        shell.env("PATH", format!("{tools}:{}", std::env::var("PATH").unwrap()));
+    }
     let ended = run(shell).await;
     assert!(ended.status.success(), "{commands}: {}{}", stdout(&ended), stderr(&ended));
 }

@@ -44,7 +44,7 @@ pub use metrics::Metrics;
 pub use pki::{GATEWAY, Identity, Leaf, Pki, replace, spiffe};
 pub use processes::{
     ANY_PORT, Process, let_time_pass, memory, pause_as_slow_client, pause_as_slow_server, reserve_address, run, stderr,
-    stdout, tool, until, until_steady, within,
+    stdout, tool, tools_folder, until, until_steady, within,
 };
 pub use subsystem::{Received, Server, listen};
 pub use world_plan::Plan;

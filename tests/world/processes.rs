@@ -96,9 +96,18 @@ impl PortBlock {
     }
 }
 
+/// The variable with a folder whose tools are taken before those of the system: `make prometheus3-test` sets it.
+const TOOLS_VARIABLE: &str = "TALLYGATE_TEST_TOOLS";
+
+/// Returns the folder of tools that are taken before those of the system, if there is one.
+pub fn tools_folder() -> Option<String> {
+    std::env::var(TOOLS_VARIABLE).ok()
+}
+
 /// Returns a command line of a foreign tool. A missing tool fails the test; no test is skipped.
 pub fn tool(name: &str) -> Command {
-    let found = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/bin"].iter().map(|folder| format!("{folder}/{name}"));
+    let folders = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/bin"].map(str::to_owned);
+    let found = tools_folder().into_iter().chain(folders).map(|folder| format!("{folder}/{name}"));
     let path = found.into_iter().find(|path| std::path::Path::new(path).exists());
     let path =
         path.unwrap_or_else(|| panic!("{name} is not installed; `make test` installs it (apt-get install {name})"));

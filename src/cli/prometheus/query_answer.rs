@@ -61,7 +61,11 @@ pub(super) fn parse_answer(status: u16, body: &[u8], query: &str) -> Result<Quer
 
 fn series_of(series: ApiSeries) -> Result<ScrapedSeries, QueryFault> {
     let sample = |(time, value): (Number, String)| {
-        let millis = millis_of(&time.to_string());
+        // A whole number of seconds, as nearly always, needs no text.
+        let millis = match time.as_i64() {
+            Some(seconds) => seconds.checked_mul(1000),
+            None => millis_of(&time.to_string()),
+        };
         let millis = millis.ok_or_else(|| QueryFault::Malformed(format!("{time} is not a time")))?;
         Ok(ScrapedSample { millis, value })
     };

@@ -2,7 +2,8 @@
 //!
 //! Guarantees:
 //! - Nothing is written except the file of `--missing`.
-//! - One day is read after the other from the Prometheus; a request and its answer are bounded.
+//! - One day is read after the other from the Prometheus, the next one while one is compared; a request and its answer
+//!   are bounded.
 //! - Exit code 1 if anything stays unexplained.
 //!
 //! Leaves to `report`: the comparison. Leaves to `missing_hours`: the file.
@@ -10,8 +11,10 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 
 use clap::{ArgGroup, Args};
 
@@ -94,9 +97,7 @@ pub(in crate::cli) fn reconcile(args: &ReconcileArgs, clock: &Clock, out: &mut i
         both: UsageReconciliation::new(range, calendar, args.departments.clone(), now),
         seen: SeenSources::default(),
     };
-    for part in day_parts(&(windows.start..windows.end.min(now.next())), calendar) {
-        reader.compare(&part)?;
-    }
+    reader.compare_all(&day_parts(&(windows.start..windows.end.min(now.next())), calendar))?;
     reader.ledgers.confirm_unchanged()?;
     let BothSides { ledgers, mut both, seen, .. } = reader;
     let mut corrections = ledgers.corrections(&windows, calendar);
@@ -185,18 +186,37 @@ enum HourView<'a> {
 }
 
 impl BothSides<'_> {
+    /// Compares all parts. The Prometheus answers the next one while one is compared: each takes half of the time.
+    fn compare_all(&mut self, parts: &[Range<Window>]) -> anyhow::Result<()> {
+        let source = self.source;
+        thread::scope(|scope| {
+            let ask = |part: Option<&'_ Range<Window>>| {
+                let part = part.cloned()?;
+                Some(scope.spawn(move || source.series(&part)))
+            };
+            let mut asked = ask(parts.first());
+            for (position, part) in parts.iter().enumerate() {
+                let Some(asker) = asked.take() else { break };
+                let answer = asker.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+                asked = ask(parts.get(position + 1));
+                self.compare(part, &answer)?;
+            }
+            Ok(())
+        })
+    }
+
     /// Compares the hours of one day, or of a part of it.
-    fn compare(&mut self, part: &Range<Window>) -> anyhow::Result<()> {
-        let QueryAnswer { series, warnings } = self.source.series(part)?;
-        print_warnings(&warnings);
-        self.seen.add(&series);
-        let hours = ScrapedHours::read_with_contradictions(&series, part, self.sum_by)?;
+    fn compare(&mut self, part: &Range<Window>, answer: &QueryAnswer) -> anyhow::Result<()> {
+        let QueryAnswer { series, warnings } = answer;
+        print_warnings(warnings);
+        self.seen.add(series);
+        let hours = ScrapedHours::read_with_contradictions(series, part, self.sum_by)?;
         if part.start < self.ledgers.compacted_before() {
             self.ledgers.refuse_cut_days(part)?;
-            return self.compare_span(part, part, (&hours, &series));
+            return self.compare_span(part, part, (&hours, series));
         }
         for window in (part.start.0..part.end.0).map(Window) {
-            self.compare_span(&(window..window.next()), part, (&hours, &series))?;
+            self.compare_span(&(window..window.next()), part, (&hours, series))?;
         }
         Ok(())
     }

@@ -232,58 +232,88 @@ impl UsageReconciliation {
         if span.is_contradictory {
             self.contradictory.push(span.windows.start);
         }
-        let differing = self.differing.len() as u64 + self.more_differing;
-        let labels = span.ledger.keys().chain(span.scraped.keys().filter(|key| !span.ledger.contains_key(*key)));
-        for (department, subsystem) in labels {
-            if self.selects(department) {
-                self.compare(span, (department, subsystem));
-            }
+        let (mut shares, mut differing) = (BTreeMap::<&str, SpanShare>::new(), Vec::new());
+        let only_scraped = span.scraped.keys().filter(|key| !span.ledger.contains_key(*key));
+        for labels in span.ledger.keys().chain(only_scraped).filter(|(department, _)| self.selects(department)) {
+            let share = shares.entry(labels.0).or_default();
+            differing.extend(share.compare(span, *labels));
         }
-        let is_equal = !span.is_contradictory && differing == self.differing.len() as u64 + self.more_differing;
-        if is_equal {
+        differing.into_iter().for_each(|value| self.add_differing(value));
+        if !span.is_contradictory && shares.values().all(|share| share.differing == 0) {
             self.equal_hours += hours - span.causes.len() as u64;
+        }
+        for (department, share) in shares.into_iter().filter(|(_, share)| !share.is_empty()) {
+            self.add_share(department, &share, span);
         }
     }
 
-    fn compare(&mut self, span: &SpanFacts<'_>, (department, subsystem): (&str, &str)) {
-        let of = |table: &UsageTable<'_>| table.get(&(department, subsystem)).copied().unwrap_or_default().into();
-        let (ledger, scraped): (SignedUsage, SignedUsage) = (of(&span.ledger), of(&span.scraped));
-        if ledger.is_zero() && scraped.is_zero() {
-            return;
+    fn add_differing(&mut self, value: DifferingValue) {
+        match self.differing.len() {
+            DIFFERING_MAX => self.more_differing += 1,
+            _ => self.differing.push(value),
         }
+    }
+
+    fn add_share(&mut self, department: &str, share: &SpanShare, span: &SpanFacts<'_>) {
         let date = self.calendar.date_of(span.windows.start);
         let day = self.days.entry((department.to_owned(), date)).or_default();
-        day.ledger += ledger;
-        day.scraped += scraped;
-        let difference = scraped - ledger;
-        if difference.is_zero() {
-            return;
+        day.ledger += share.ledger;
+        day.scraped += share.scraped;
+        day.rest += share.rest;
+        day.differing += share.differing;
+        if let Some(cause) = span.cause().filter(|_| share.is_explained) {
+            let of_day = day.causes.entry(cause).or_default();
+            of_day.difference += share.explained;
+            of_day.windows.extend(span.causes.keys());
+            self.causes.entry(cause).or_default().difference += share.explained;
         }
-        let cause = span.causes.values().min().copied();
-        let explains = |cause: &HourCause| *cause == HourCause::SeveralSources || difference.is_at_most_zero();
-        if let Some(cause) = cause.filter(explains) {
-            day.causes.entry(cause).or_default().add(difference, span);
-            self.causes.entry(cause).or_default().difference += difference;
-            return;
-        }
-        day.rest += difference;
-        day.differing += 1;
-        if self.differing.len() == DIFFERING_MAX {
-            self.more_differing += 1;
-            return;
-        }
-        let (department, subsystem) = (department.to_owned(), subsystem.to_owned());
-        let hour = span.windows.start;
-        self.differing.push(DifferingValue { hour, department, subsystem, ledger, prometheus: scraped });
     }
 }
 
-impl CauseShare {
-    /// Adds the difference of one subsystem; the hours of a span count once.
-    fn add(&mut self, difference: SignedUsage, span: &SpanFacts<'_>) {
-        self.difference += difference;
-        let last = self.windows.last().copied();
-        self.windows.extend(span.causes.keys().filter(|window| last.is_none_or(|last| last < **window)));
+impl SpanFacts<'_> {
+    /// The first of its causes.
+    fn cause(&self) -> Option<HourCause> {
+        self.causes.values().min().copied()
+    }
+}
+
+/// A department's part of a span.
+#[derive(Debug, Default)]
+struct SpanShare {
+    ledger: SignedUsage,
+    scraped: SignedUsage,
+    explained: SignedUsage,
+    /// Whether a subsystem differs, and the cause explains it.
+    is_explained: bool,
+    rest: SignedUsage,
+    differing: u64,
+}
+
+impl SpanShare {
+    fn is_empty(&self) -> bool {
+        self.ledger.is_zero() && self.scraped.is_zero()
+    }
+
+    /// Adds a subsystem. Returns its value, if it differs and has no cause.
+    fn compare(&mut self, span: &SpanFacts<'_>, (department, subsystem): (&str, &str)) -> Option<DifferingValue> {
+        let of = |table: &UsageTable<'_>| table.get(&(department, subsystem)).copied().unwrap_or_default().into();
+        let (ledger, scraped): (SignedUsage, SignedUsage) = (of(&span.ledger), of(&span.scraped));
+        self.ledger += ledger;
+        self.scraped += scraped;
+        let difference = scraped - ledger;
+        if difference.is_zero() {
+            return None;
+        }
+        let explains = |cause: &HourCause| *cause == HourCause::SeveralSources || difference.is_at_most_zero();
+        if span.cause().filter(explains).is_some() {
+            self.explained += difference;
+            self.is_explained = true;
+            return None;
+        }
+        self.rest += difference;
+        self.differing += 1;
+        let (department, subsystem) = (department.to_owned(), subsystem.to_owned());
+        Some(DifferingValue { hour: span.windows.start, department, subsystem, ledger, prometheus: scraped })
     }
 }
 
