@@ -18,7 +18,7 @@ use self::rules::FolderOrder;
 use self::tree::Tree;
 
 /// Imports go down these lists, never up. ARCHITECTURE.md shows the same orders.
-const ORDERS: [FolderOrder; 11] = [
+const ORDERS: [FolderOrder; 12] = [
     FolderOrder {
         folder: "",
         floors: &[
@@ -86,6 +86,7 @@ const ORDERS: [FolderOrder; 11] = [
         sideways: &[],
     },
     FolderOrder { folder: "kube/translate", floors: &["routes ingresses", "nginx"], sideways: &[] },
+    FolderOrder { folder: "telemetry", floors: &["spans", "access_log log_lines"], sideways: &[] },
     FolderOrder { folder: "report", floors: &["render", "reconciled", "scraped"], sideways: &[] },
     FolderOrder { folder: "cli", floors: &["scraped inspect cluster", "prometheus trial_authority"], sideways: &[] },
     FolderOrder { folder: "config", floors: &["loading", "compile", "settings", "parse", "document"], sideways: &[] },

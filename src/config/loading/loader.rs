@@ -80,8 +80,8 @@ struct MainFile {
     appended: Vec<Arc<SourcePage>>,
 }
 
-/// The files of the configuration at `path` that are there now: the main file, then those that it includes. A main file that cannot
-/// be read as YAML includes none.
+/// The files of the configuration at `path` that are there now: the main file, then those that it includes. A main file
+/// that cannot be read as YAML includes none.
 ///
 /// # Errors
 /// The main file cannot be read.

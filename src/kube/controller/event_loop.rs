@@ -27,9 +27,7 @@ use super::last_good::{LastGoodStore, RecordKeeper};
 use super::service_writer::ServiceWriter;
 use super::settled_routes::SettledRoutes;
 use super::text_checks::TextChecks;
-use super::wanted_status::{
-    WantedObject, WantedRoute, WantedRoutes, document_faults, ingress_events, wanted_statuses,
-};
+use super::wanted_status::{WantedObject, WantedRoute, WantedRoutes, document_faults, ingress_events, wanted_statuses};
 use crate::clock::Clock;
 use crate::kube::CONTROLLER_NAME;
 use crate::kube::events::{EventReporter, ObjectFaultNote};

@@ -139,8 +139,8 @@ fn add_configuration(bundle: &mut DiagnosisBundle, main: &Path, clock: &Clock) {
     bundle.add("configuration/problems.txt", &problems);
 }
 
-/// The values of a file as JSON. Comments are not in it. A file that cannot be read as YAML is left out: secrets could not be
-/// found by their names.
+/// The values of a file as JSON. Comments are not in it. A file that cannot be read as YAML is left out: secrets could
+/// not be found by their names.
 fn redacted_file(file: &Path) -> Result<String, String> {
     let length = fs::metadata(file).map_err(|error| format!("{}: {error}", file.display()))?.len();
     if length > FILE_BYTES_MAX {
