@@ -375,11 +375,13 @@ def process(board):
         .with_panel(graph("File descriptors", [
             query(f"process_open_fds {ours}", "{{instance}} open"),
             query(f"process_max_fds {ours}", "{{instance}} limit")], "Each connection has one."))
-        .with_panel(graph("Log lines dropped", [
+        .with_panel(graph("Lines and spans dropped", [
             query(f"sum by (instance) (rate(tallygate_log_lines_dropped_total{{{G}}}[$__rate_interval]))",
                   "{{instance}} log"),
             query(f"sum by (instance, reason) (rate(tallygate_access_log_lines_dropped_total{{{G}}}[$__rate_interval]))",
-                  "{{instance}} access log {{reason}}")],
+                  "{{instance}} access log {{reason}}"),
+            query(f"sum by (instance, reason) (rate(tallygate_spans_dropped_total{{{G}}}[$__rate_interval]))",
+                  "{{instance}} traces {{reason}}")],
             "Traffic goes on, and the ledger has every command.", unit="ops"))
         .with_panel(rows_of("Versions", [
             query(f"max by (instance, version) (tallygate_build_info{{{G}}})", instant=True)],

@@ -3,7 +3,7 @@
 //! The order of start:
 //! 1. load the configuration
 //! 2. bind the listeners
-//! 3. open the access log
+//! 3. open the access log, start the export of traces
 //! 4. open the ledger, with recovery
 //! 5. restore the used quotas
 //! 6. start the workers
@@ -32,6 +32,7 @@ mod shutdown;
 mod snapshot_publisher;
 mod threads;
 mod tls_changes;
+mod trace_export;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -51,7 +52,7 @@ use crate::policy::PolicySnapshot;
 use crate::proxy::{
     ConnectionLimits, TrafficComponents, UpstreamHealth, WorkerHandle, WorkerSettings, WorkerShutdown, start_worker,
 };
-use crate::telemetry::{AccessLog, ConfigStatus, Telemetry, logging};
+use crate::telemetry::{AccessLog, ConfigStatus, Telemetry, TraceExport, logging};
 
 use self::components::SharedComponents;
 use self::listener_control::{Activation, listener_control};
@@ -121,11 +122,12 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
     let bound = bind_sockets(settings, &LiveAddresses::default())?;
     let telemetry = Telemetry::new();
     let access_log = access_log::start_access_log(&configuration, &telemetry, &clock)?;
+    let traces = trace_export::start_trace_export(&configuration, &telemetry, &clock)?;
     let ready = Readiness::default();
     let (ledger, seeds) = open_ledger(settings, &ready, (clock.clone(), &access_log))?;
 
     let starting = ready.block("the start", START_REMEDY);
-    let shared = (&ready, clock, (telemetry, Arc::clone(&access_log)));
+    let shared = (&ready, clock, (telemetry, Arc::clone(&access_log), traces.clone()));
     let components = SharedComponents { cluster: gauge, ..shared_components(&configuration, ledger.reader(), shared) };
     components.traffic.limiters.enforce(snapshot);
     restore_quotas(&components, snapshot, &numbers)?;
@@ -170,17 +172,21 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
         traffic_drain: traffic,
         abort: end,
         access_log,
+        traces,
         ledger,
     };
     let ledger_path = settings.ledger_path.clone();
     Ok(RunningGateway { live, publisher, status, ledger_path, parts })
 }
 
+/// What receives the facts of commands: metrics, the access log, traces.
+type CommandReceivers = (Arc<Telemetry>, Arc<AccessLog>, Option<Arc<TraceExport>>);
+
 /// What all parts of the gateway share.
 fn shared_components(
     configuration: &Configuration,
     reader: LedgerReader,
-    (ready, clock, (telemetry, access_log)): (&Readiness, Clock, (Arc<Telemetry>, Arc<AccessLog>)),
+    (ready, clock, (telemetry, access_log, trace_export)): (&Readiness, Clock, CommandReceivers),
 ) -> SharedComponents {
     let Configuration { settings, snapshot, tls, .. } = configuration;
     let listener_tls = tls.listeners.iter().cloned().map(|(name, tls)| (name, Arc::new(ArcSwap::new(tls)))).collect();
@@ -192,6 +198,7 @@ fn shared_components(
         health: Arc::new(UpstreamHealth::new(Arc::clone(&telemetry), clock.clone())),
         telemetry,
         access_log,
+        trace_export,
         subsystem_tls: Arc::new(ArcSwap::from_pointee(subsystem_tls)),
         departure: Departure::default(),
         clock,
@@ -264,7 +271,7 @@ impl RunningGateway {
     ///   next command.
     /// - All other connections get GOAWAY or `Connection: close`.
     /// - Commands in flight have up to `shutdown.grace` to finish.
-    /// - The last lines of the access log are written.
+    /// - The last lines of the access log are written, and the last spans are sent.
     /// - The last fold is written.
     pub fn shutdown(self) -> Result<(), AppError> {
         self.parts.shut_down()

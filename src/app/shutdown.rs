@@ -6,7 +6,7 @@
 //!    notice
 //! 3. accept no new connections
 //! 4. let commands in flight finish, at most `shutdown.grace`
-//! 5. write the last lines of the access log
+//! 5. write the last lines of the access log, send the last spans
 //! 6. write the last fold and close the ledger
 //!
 //! Guarantees: a stop that succeeds has lost no count.
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::config::ShutdownSettings;
 use crate::ledger::{Ledger, LedgerReader, SeriesTotals};
 use crate::lifecycle::{AcceptingEnd, AcceptingPhase, Departure, DrainTrigger, Readiness};
-use crate::telemetry::{AccessLog, Telemetry};
+use crate::telemetry::{AccessLog, Telemetry, TraceExport};
 
 use super::app_error::AppError;
 use super::control_thread::ControlThread;
@@ -46,6 +46,7 @@ pub(crate) struct RunningParts {
     /// Aborts the commands that are still in flight.
     pub(crate) abort: DrainTrigger,
     pub(crate) access_log: Arc<AccessLog>,
+    pub(crate) traces: Option<Arc<TraceExport>>,
     pub(crate) ledger: Ledger,
 }
 
@@ -69,6 +70,9 @@ impl RunningParts {
         }
         self.control.stop();
         self.access_log.close();
+        if let Some(traces) = &self.traces {
+            traces.close();
+        }
         Ok(self.ledger.close()?)
     }
 }

@@ -36,6 +36,7 @@ pub use parse::problem::{ConfigProblem, ConfigProblems, ProblemSite, RelatedPath
 pub use parse::source_files::SourceFiles;
 pub(crate) use parse::yaml::parse_values;
 pub use settings::pending_restart::PendingSetting;
+pub use settings::tracing::{TraceEndpoint, TracingSettings};
 pub(crate) use warnings::UNVERIFIED_ACCEPTED;
 pub use warnings::warnings;
 

@@ -883,7 +883,7 @@ fn required_keys_cannot_be_omitted() {
 }
 
 /// Every key that is read once, at start: its place in `STARTED`, another value, and the reported path.
-const READ_ONCE: [(&str, &str, &str, &str); 11] = [
+const READ_ONCE: [(&str, &str, &str, &str); 17] = [
     ("gateway", "/gateway", "\"other-gateway\"", "gateway"),
     ("ledger.path", "/ledger/path", "\"other.db\"", "ledger.path"),
     ("ledger.syncEvery", "/ledger/syncEvery", "\"60ms\"", "ledger.syncEvery"),
@@ -895,6 +895,12 @@ const READ_ONCE: [(&str, &str, &str, &str); 11] = [
     ("shutdown.grace", "/shutdown", "{\"grace\": \"1s\"}", "shutdown.grace"),
     ("capacity", "/capacity", "{\"connections\": 9}", "capacity.connections"),
     ("capacity", "/capacity", "{\"series\": 9}", "capacity.series"),
+    ("tracing.endpoint", "/tracing", "{\"endpoint\": \"http://c\"}", "tracing.endpoint"),
+    ("tracing.sample", "/tracing", "{\"endpoint\": \"http://c\"}", "tracing.sample"),
+    ("tracing.parentBased", "/tracing", "{\"endpoint\": \"http://c\"}", "tracing.parentBased"),
+    ("tracing.serviceName", "/tracing", "{\"endpoint\": \"http://c\"}", "tracing.serviceName"),
+    ("tracing.timeout", "/tracing", "{\"endpoint\": \"http://c\"}", "tracing.timeout"),
+    ("tracing.queue", "/tracing", "{\"endpoint\": \"http://c\"}", "tracing.queue"),
 ];
 
 const STARTED: &str = r#"{

@@ -16,6 +16,7 @@ mod network_ranges;
 mod outcome;
 mod paged_list;
 mod period;
+mod trace_context;
 mod window;
 
 pub use caller::CallerId;
@@ -31,4 +32,5 @@ pub use network_ranges::{NetworkRanges, counted_address};
 pub use outcome::{Blame, Finished, Outcome, Refused};
 pub use paged_list::PagedList;
 pub use period::{CalendarPeriod, PeriodLength};
+pub use trace_context::{CommandTrace, ParentSpan, TraceContext};
 pub use window::{BadOffset, CalendarOffset, Month, Window};

@@ -21,7 +21,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt as lines, registry};
 
-use super::log_queue::LogQueue;
+use super::log_lines::log_queue::LogQueue;
 
 /// How long the exiting process waits for the last lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);

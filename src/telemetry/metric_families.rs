@@ -124,6 +124,13 @@ pub(crate) const ACCESS_LINES_LEFT_OUT: FamilySpec = FamilySpec::counter(
     &[],
     "Commands without a line of the access log, because of its sample.",
 );
+pub(crate) const SPANS_EXPORTED: FamilySpec =
+    FamilySpec::counter("tallygate_spans_exported_total", &[], "Spans of traces that the collector took.");
+pub(crate) const SPANS_DROPPED: FamilySpec = FamilySpec::counter(
+    "tallygate_spans_dropped_total",
+    &["reason"],
+    "Spans of traces that were dropped, by reason: queue_full, collector_away, rejected.",
+);
 pub(crate) const MIRRORED: FamilySpec = FamilySpec::counter(
     "tallygate_mirrored_requests_total",
     &["result"],
@@ -326,7 +333,7 @@ pub(crate) const PROCESS_START: FamilySpec =
 
 /// All families, for tests of properties that every family must have.
 #[cfg(test)]
-pub(crate) const ALL_FAMILIES: [&FamilySpec; 71] = [
+pub(crate) const ALL_FAMILIES: [&FamilySpec; 73] = [
     &COMMANDS,
     &COMMAND_UNITS,
     &REQUEST_BYTES,
@@ -350,6 +357,8 @@ pub(crate) const ALL_FAMILIES: [&FamilySpec; 71] = [
     &ACCESS_LINES_WRITTEN,
     &ACCESS_LINES_DROPPED,
     &ACCESS_LINES_LEFT_OUT,
+    &SPANS_EXPORTED,
+    &SPANS_DROPPED,
     &COMMANDS_QUEUED,
     &QUEUE_FAILURES,
     &MIRRORED,

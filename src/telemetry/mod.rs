@@ -1,5 +1,5 @@
-//! Telemetry: the measurements of the gateway, the Prometheus exposition of `/metrics`, the log and the
-//! access log.
+//! Telemetry: the measurements of the gateway, the Prometheus exposition of `/metrics`, the log, the
+//! access log and traces.
 //!
 //! Guarantees:
 //! - Counters that bills depend on come from one snapshot of the ledger. They continue over restarts and agree with the
@@ -19,8 +19,7 @@ mod counters;
 mod family_spec;
 mod histogram;
 mod label_cap;
-mod log_queue;
-mod log_throttle;
+mod log_lines;
 pub mod logging;
 mod metric_families;
 mod process_metrics;
@@ -28,6 +27,7 @@ mod recorder;
 mod runtime_families;
 mod runtime_view;
 mod scrape;
+mod spans;
 #[cfg(test)]
 mod test_totals;
 mod text_page;
@@ -51,6 +51,7 @@ pub use runtime_view::{
     ConfigCounts, ConfigStatus, DepartmentLimits, LiveConfig, QuotaUse, RejectedConfig, RuntimeView,
 };
 pub use scrape::ScrapeInput;
+pub use spans::{CommandTrace, ParentSpan, SpanCounts, SpanDropReason, SpanRecorder, TraceContext, TraceExport};
 pub use traffic_stats::{
     ConnectionStats, HandshakeFailure, LimitHit, MirrorOutcome, OpenConnection, QueueStats, UpstreamStats,
 };
@@ -68,6 +69,7 @@ pub struct Telemetry {
     queues: Mutex<BTreeMap<Name, Arc<QueueStats>>>,
     durations: Mutex<DurationHistograms>,
     access: Arc<AccessCounts>,
+    spans: Arc<SpanCounts>,
 }
 
 /// The histograms of all workers. Histograms of a subsystem that a reload removed stay until the process ends. Their
@@ -122,6 +124,11 @@ impl Telemetry {
     /// What became of the lines of the access log.
     pub fn access_counts(&self) -> &Arc<AccessCounts> {
         &self.access
+    }
+
+    /// What became of the spans of sampled commands.
+    pub fn span_counts(&self) -> &Arc<SpanCounts> {
+        &self.spans
     }
 
     /// Counts one hit of a limit.

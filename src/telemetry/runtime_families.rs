@@ -11,8 +11,8 @@ use prometheus::proto::MetricFamily;
 use super::family_spec::{MetricSample, to_float};
 use super::histogram::{COMMAND_BOUNDS, DurationDistribution, DurationHistogram, GATEWAY_BOUNDS};
 use super::{
-    DropReason, EventCounter, LimitHit, MirrorOutcome, QueueStats, Telemetry, UpstreamStats, lock_unpoisoned, logging,
-    metric_families,
+    DropReason, EventCounter, LimitHit, MirrorOutcome, QueueStats, SpanDropReason, Telemetry, UpstreamStats,
+    lock_unpoisoned, logging, metric_families,
 };
 use crate::model::Name;
 
@@ -94,6 +94,7 @@ impl Telemetry {
         let copies = |end: MirrorOutcome| ([end.name().to_owned()], to_float(self.mirrored_count(end)));
         let access = self.access_counts();
         let dropped = |reason: DropReason| ([reason.name().to_owned()], to_float(access.dropped(reason)));
+        let spans = |reason: SpanDropReason| ([reason.name().to_owned()], to_float(self.span_counts().dropped(reason)));
         vec![
             metric_families::COMMAND_DURATION.histogram_family(self.command_durations(series_max)),
             metric_families::GATEWAY_DURATION.histogram_family([([], self.gateway_durations())]),
@@ -105,6 +106,8 @@ impl Telemetry {
             metric_families::ACCESS_LINES_WRITTEN.single_family(to_float(access.written())),
             metric_families::ACCESS_LINES_DROPPED.family_of(DropReason::ALL.map(dropped)),
             metric_families::ACCESS_LINES_LEFT_OUT.single_family(to_float(access.left_out())),
+            metric_families::SPANS_EXPORTED.single_family(to_float(self.span_counts().exported())),
+            metric_families::SPANS_DROPPED.family_of(SpanDropReason::ALL.map(spans)),
             metric_families::MIRRORED.family_of(MirrorOutcome::ALL.map(copies)),
         ]
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::identity::is_unserved_host_error;
 
 use super::counters::{EventCounter, LevelGauge};
-use super::log_throttle::LogThrottle;
+use super::log_lines::log_throttle::LogThrottle;
 
 /// Statistics of one upstream, over all workers.
 #[derive(Debug, Default)]

@@ -86,6 +86,7 @@ const ORDERS: [FolderOrder; 12] = [
         sideways: &[],
     },
     FolderOrder { folder: "kube/translate", floors: &["routes ingresses", "nginx"], sideways: &[] },
+    FolderOrder { folder: "telemetry", floors: &["spans", "access_log log_lines"], sideways: &[] },
     FolderOrder { folder: "report", floors: &["render", "reconciled", "scraped"], sideways: &[] },
     FolderOrder { folder: "cli", floors: &["scraped inspect cluster", "prometheus trial_authority"], sideways: &[] },
     FolderOrder { folder: "config/compile", floors: &["settings", "compile_context"], sideways: &[] },

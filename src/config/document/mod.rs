@@ -7,6 +7,7 @@ mod access_log;
 mod backend;
 mod command_match;
 mod command_shape;
+mod tracing;
 mod upstream_policy;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub(crate) use command_shape::{
     CorsDocument, HeaderEditsDocument, HeadersDocument, MirrorDocument, MirrorsDocument, RedirectDocument,
     RewriteDocument,
 };
+pub(crate) use tracing::TracingDocument;
 pub(crate) use upstream_policy::{
     BalanceDocument, HashByDocument, HealthCheckDocument, QueueDocument, RetriesDocument, RetryOnDocument,
     SessionCookieDocument,
@@ -75,6 +77,8 @@ pub(crate) struct ConfigDocument {
     pub(crate) capacity: Option<CapacityDocument>,
     /// The access log: one line for each command. Default: none.
     pub(crate) access_log: Option<AccessLogDocument>,
+    /// Traces: sampled commands as spans for a collector. Default: none.
+    pub(crate) tracing: Option<TracingDocument>,
 }
 
 /// An included file: its lists are appended to those of the main file.

@@ -10,6 +10,7 @@ use crate::model::{CalendarOffset, Name, NetworkRanges};
 use crate::policy::{DownstreamProtocol, Durability, ListenerRouting, VirtualHost};
 
 use super::access_log::AccessLogSettings;
+use super::tracing::TracingSettings;
 
 /// The TLS settings towards the servers of one subsystem or backend (upstream).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub struct GatewaySettings {
     pub capacity: CapacitySettings,
     /// The access log, if there is one. A reload applies it.
     pub access_log: Option<AccessLogSettings>,
+    /// Traces, if they are exported.
+    pub tracing: Option<TracingSettings>,
 }
 
 /// A listener for callers (downstream).

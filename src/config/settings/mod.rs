@@ -4,3 +4,4 @@ pub(crate) mod access_log;
 pub(crate) mod effective_settings;
 pub(crate) mod gateway_settings;
 pub(crate) mod pending_restart;
+pub(crate) mod tracing;

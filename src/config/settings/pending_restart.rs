@@ -51,6 +51,14 @@ impl GatewaySettings {
         note("shutdown.quiet", &self.shutdown.quiet.map_or("none".to_owned(), duration_text));
         note("shutdown.grace", &duration_text(self.shutdown.grace));
         self.capacity.record_static_values(&mut note);
+        if let Some(tracing) = &self.tracing {
+            note("tracing.endpoint", &tracing.endpoint);
+            note("tracing.sample", &sample_text(tracing.one_of));
+            note("tracing.parentBased", &tracing.is_parent_based);
+            note("tracing.serviceName", &tracing.service_name);
+            note("tracing.timeout", &duration_text(tracing.timeout));
+            note("tracing.queue", &tracing.queue);
+        }
         read
     }
 }
@@ -81,6 +89,15 @@ impl CapacitySettings {
         time("upstreamIdleTime", self.upstream_idle_time);
         note("capacity.headBytes", &format!("{}B", self.head_bytes));
         note("capacity.bodyRate", &format!("{}B", self.body_rate));
+    }
+}
+
+/// A part of the traces as a configuration writes it.
+fn sample_text(one_of: u32) -> String {
+    match one_of {
+        0 => "none".to_owned(),
+        1 => "all".to_owned(),
+        one_of => format!("1/{one_of}"),
     }
 }
 

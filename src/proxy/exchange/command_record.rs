@@ -1,17 +1,17 @@
-//! The record of a command for the access log: begun when the command arrives, handed over when it has ended.
+//! The record of a command for the access log and for traces: begun when the command arrives, handed over when it has
+//! ended.
 //!
 //! Guarantees:
-//! - While the access log is off, there is no record, and each function here returns after one comparison.
+//! - If neither wants the command, there is no record, and each function here returns after two comparisons.
 //! - A record has the names under which the ledger counts the command. Its bytes and units are those of the ledger.
 //!
-//! Leaves to others: formats, files and limits (`telemetry::access_log`).
+//! Leaves to others: formats, files and limits (`telemetry::access_log`, `telemetry::spans`).
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Request, Version};
 
-use crate::config::AccessLogSettings;
 use crate::limit::RateLimitInfo;
-use crate::model::{CommandKey, Department, Outcome, Refused};
+use crate::model::{CommandKey, CommandTrace, Department, Outcome, Refused};
 use crate::proxy::message::request_id::RequestId;
 use crate::proxy::worker::TrafficWorker;
 use crate::proxy::worker::config_view::WorkerConfig;
@@ -21,14 +21,19 @@ use crate::telemetry::{AccessRecord, RecordText};
 /// The protocol of a TLS connection that is one command.
 const TLS_PROTOCOL: &str = "TLS";
 
-/// The record of a command that has just arrived; `None` while the access log is off.
+/// The record of a command that has just arrived; `None` if the access log is off, and the command is not sampled for
+/// traces.
 pub(crate) fn begin_record(
     (worker, config): (&TrafficWorker, &WorkerConfig),
     peer: &DownstreamPeer,
-    request_id: RequestId,
+    (request_id, trace): (RequestId, Option<CommandTrace>),
 ) -> Option<Box<AccessRecord>> {
-    config.access_log.as_ref()?; // `None` for most gateways
+    let sampled = trace.filter(|trace| trace.is_sampled);
+    if config.access_log.is_none() && sampled.is_none() {
+        return None; // most commands of most gateways
+    }
     let mut record = Box::new(AccessRecord::new(worker.components.clock.wall(), request_id.to_number(), peer.socket()));
+    record.trace = sampled.map(|trace| Box::new(trace.context));
     record.tls = peer.tls_version();
     record.client = peer.client_address(&HeaderMap::new());
     record.set_text(RecordText::Listener, peer.listener().as_str().as_bytes());
@@ -41,7 +46,7 @@ pub(crate) fn begin_record(
 /// Notes what a request asks for. Not called for a request whose head could not be read.
 pub(crate) fn note_request<B>(
     record: &mut AccessRecord,
-    (peer, settings): (&DownstreamPeer, &AccessLogSettings),
+    (peer, has_query): (&DownstreamPeer, bool),
     request: &Request<B>,
 ) {
     record.protocol = protocol_name(request.version());
@@ -51,7 +56,7 @@ pub(crate) fn note_request<B>(
     let named = named.or_else(|| request.headers().get(HOST).map(HeaderValue::as_bytes));
     record.set_text(RecordText::Host, named.unwrap_or_default());
     record.set_text(RecordText::Path, request.uri().path().as_bytes());
-    if let Some(query) = request.uri().query().filter(|_| settings.has_query) {
+    if let Some(query) = request.uri().query().filter(|_| has_query) {
         record.set_text(RecordText::Query, query.as_bytes());
     }
 }
@@ -74,7 +79,9 @@ pub(crate) fn note_rate_limit(record: &mut AccessRecord, rate_limit: Option<Rate
 
 /// Hands over the record of a head that was refused before a request was made of it.
 pub(crate) fn log_unread_head(worker: &TrafficWorker, peer: &DownstreamPeer, department: &Department) {
-    let record = begin_record((worker, &worker.config()), peer, worker.next_request_id());
+    let request_id = worker.next_request_id();
+    let trace = worker.begin_trace(request_id, None);
+    let record = begin_record((worker, &worker.config()), peer, (request_id, trace));
     if let Some(record) = record {
         log_refused(worker, record, (department, &CommandKey::unknown()), Refused::Malformed);
     }
@@ -85,8 +92,8 @@ pub(crate) fn begin_connection_record(
     (worker, config): (&TrafficWorker, &WorkerConfig),
     peer: &DownstreamPeer,
 ) -> Option<Box<AccessRecord>> {
-    config.access_log.as_ref()?;
-    let mut record = begin_record((worker, config), peer, worker.next_request_id())?;
+    let request_id = worker.next_request_id();
+    let mut record = begin_record((worker, config), peer, (request_id, worker.begin_trace(request_id, None)))?;
     record.protocol = Some(TLS_PROTOCOL);
     record.set_text(RecordText::Host, peer.server_name().unwrap_or_default().as_bytes());
     Some(record)

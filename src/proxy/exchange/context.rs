@@ -44,7 +44,10 @@ pub(crate) struct RequestContext {
     pub(crate) upgrade: Option<Box<UpgradeRequest>>,
     /// The target for interim responses, if the caller accepts any.
     pub(crate) interim_target: Option<InterimTarget>,
-    /// The record for the access log, until the command is admitted or refused; `None` while the access log is off.
+    /// Whether the trace of the command is recorded; `None` while traces are off.
+    pub(crate) is_trace_sampled: Option<bool>,
+    /// The record for the access log and for traces, until the command is admitted or refused; `None` if neither wants
+    /// it.
     pub(crate) record: Cell<Option<Box<AccessRecord>>>,
 }
 
@@ -70,8 +73,10 @@ impl RequestContext {
             || upgrade.as_ref().is_some_and(|upgrade| upgrade.is_extended_connect());
         let is_grpc = grpc::is_grpc(request.headers()) && !asks_for_tunnel;
         let (config, request_id) = (worker.config(), worker.next_request_id());
+        let trace = worker.begin_trace(request_id, Some(request.headers()));
         Self {
-            record: Cell::new(begin_record((worker, &config), peer, request_id)),
+            record: Cell::new(begin_record((worker, &config), peer, (request_id, trace))),
+            is_trace_sampled: trace.map(|trace| trace.is_sampled),
             config,
             request_id,
             arrival: worker.components.clock.monotonic(),
@@ -87,11 +92,11 @@ impl RequestContext {
         }
     }
 
-    /// Notes for the access log what the request asks for. Not called for a request whose head could not be read.
+    /// Notes in the record what the request asks for. Not called for a request whose head could not be read.
     pub(crate) fn note_request<B>(&self, request: &Request<B>) {
-        let Some(settings) = &self.config.access_log else { return };
         if let Some(mut record) = self.record.take() {
-            note_request(&mut record, (&self.peer, settings), request);
+            let has_query = self.config.access_log.as_ref().is_some_and(|settings| settings.has_query);
+            note_request(&mut record, (&self.peer, has_query), request);
             self.record.set(Some(record));
         }
     }

@@ -33,7 +33,7 @@ pub(crate) struct InFlightCommand {
     /// The department's number.
     department: u32,
     limit_permit: LimitPermit,
-    /// The record for the access log; `None` while that is off.
+    /// The record for the access log and for traces; `None` if neither wants it.
     record: Option<Box<AccessRecord>>,
 }
 

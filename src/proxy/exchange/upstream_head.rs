@@ -23,7 +23,7 @@ use crate::proxy::message::field_line::{FORWARDED_FOR, put_header};
 use crate::proxy::message::header_rules::{
     CLIENT_CERTIFICATE, CLIENT_ISSUER, CLIENT_SUBJECT, CLIENT_VERIFY, is_client_certificate_field,
 };
-use crate::proxy::message::request_id::{REQUEST_ID, caller_request_id};
+use crate::proxy::message::request_id::{REQUEST_ID, TRACEPARENT, caller_request_id, continues_trace};
 use crate::proxy::message::{grpc, header_rules};
 use crate::proxy::upstream::{EncodedHead, RequestFraming};
 
@@ -32,7 +32,7 @@ use super::context::RequestContext;
 
 /// The request id that the caller chose itself.
 const CALLER_REQUEST_ID: HeaderName = HeaderName::from_static("x-tallygate-caller-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const DEPARTMENT_HEADER: HeaderName = HeaderName::from_static("x-tallygate-department");
 const CALLER_HEADER: HeaderName = HeaderName::from_static("x-tallygate-caller");
 const COMMAND_HEADER: HeaderName = HeaderName::from_static("x-tallygate-command");
@@ -131,6 +131,7 @@ impl UpstreamHead<'_> {
         let forwards = context.config.snapshot.forwards_certificates;
         let has_reserved = header_rules::sanitize_request(request.headers(), |name, value| {
             let is_ours = *name == GRPC_TIMEOUT
+                || (*name == TRACESTATE && !continues_trace(request.headers()))
                 || upgrade.is_some_and(|upgrade| upgrade.replaces_header(name))
                 || (forwards && is_client_certificate_field(name));
             if !is_ours && !edits.is_some_and(|edits| edits.overrides(name)) {
@@ -159,7 +160,7 @@ impl UpstreamHead<'_> {
             put(&CALLER_REQUEST_ID, id.as_bytes());
         }
         let traceparent = if has_reserved { request.headers().get(TRACEPARENT) } else { None };
-        put(&TRACEPARENT, &context.request_id.traceparent(traceparent));
+        put(&TRACEPARENT, &context.request_id.traceparent(traceparent, context.is_trace_sampled));
         put(&FORWARDED_FOR, &context.peer.forwarded_for(request.headers()));
         put(&FORWARDED_PROTO, context.peer.scheme().as_bytes());
         put(&FORWARDED_HOST, admitted.host.as_bytes());

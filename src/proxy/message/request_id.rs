@@ -6,6 +6,11 @@ use std::cell::RefCell;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::model::{ParentSpan, TraceContext};
+
+/// The field with the caller's trace, and with the gateway's towards a subsystem.
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// The field with the request id, in upstream requests and in every response.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -91,8 +96,9 @@ impl RequestId {
     }
 
     /// The value of `traceparent` (W3C Trace Context, version 00). A caller's trace continues with a new span. Without
-    /// a well-formed `traceparent` of the caller a new trace begins, named by this id.
-    pub(crate) fn traceparent(self, from_caller: Option<&HeaderValue>) -> [u8; 55] {
+    /// a well-formed `traceparent` of the caller a new trace begins, named by this id. `is_sampled` is the gateway's
+    /// own decision; without one the caller's flag stays, and new traces have it.
+    pub(crate) fn traceparent(self, from_caller: Option<&HeaderValue>, is_sampled: Option<bool>) -> [u8; 55] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
         match from_caller.map(HeaderValue::as_bytes).filter(|given| is_traceparent(given)) {
             Some(given) => {
@@ -104,9 +110,29 @@ impl RequestId {
                 text[19..35].copy_from_slice(&hex_digits(self.low));
             }
         }
+        if let Some(is_sampled) = is_sampled {
+            text[53..55].copy_from_slice(if is_sampled { b"01" } else { b"00" });
+        }
         text[36..52].copy_from_slice(&hex_digits(self.span));
         text
     }
+
+    /// The place of the command in its trace, as [`RequestId::traceparent`] writes it.
+    pub(crate) fn trace_context(self, from_caller: Option<&HeaderValue>) -> TraceContext {
+        let given = from_caller.map(HeaderValue::as_bytes).filter(|given| is_traceparent(given));
+        let parent = given.map(|given| ParentSpan {
+            span_id: hex_number(&given[36..52]) as u64, // 16 digits have 64 bits
+            is_sampled: hex_number(&given[53..55]) & 1 == 1,
+        });
+        let trace_id = given.map_or_else(|| self.to_number(), |given| hex_number(&given[3..35]));
+        TraceContext { trace_id, span_id: self.span, parent }
+    }
+}
+
+/// Whether the caller's trace goes on: it sent a well-formed `traceparent`. Otherwise its `tracestate` belongs to no
+/// trace.
+pub(crate) fn continues_trace(headers: &HeaderMap) -> bool {
+    headers.get(TRACEPARENT).is_some_and(|given| is_traceparent(given.as_bytes()))
 }
 
 /// The longest caller's request id that is forwarded, in bytes.
@@ -121,17 +147,30 @@ pub(crate) fn caller_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     ((1..=CALLER_ID_MAX).contains(&id.len()) && id.as_bytes().iter().all(is_part)).then_some(id)
 }
 
+/// Whether a text is a `traceparent`. One of a later version begins as one of version 00, and may be longer (W3C Trace
+/// Context, section 4.3).
 fn is_traceparent(text: &[u8]) -> bool {
-    let lower_hex = |range: std::ops::Range<usize>| {
-        text[range.clone()].iter().all(|byte| HEX_DIGITS.contains(byte)) && text[range].iter().any(|byte| *byte != b'0')
+    let lower_hex = |range: std::ops::Range<usize>| text[range].iter().all(|byte| HEX_DIGITS.contains(byte));
+    let is_not_zero = |range: std::ops::Range<usize>| text[range].iter().any(|byte| *byte != b'0');
+    let has_length = match text {
+        [b'0', b'0', ..] => text.len() == 55,
+        [b'f', b'f', ..] => false,
+        _ => text.len() == 55 || (text.len() > 55 && text[55] == b'-'),
     };
-    text.len() == 55
-        && text.starts_with(b"00-")
-        && text[35] == b'-'
-        && text[52] == b'-'
+    has_length
+        && lower_hex(0..2)
+        && [2, 35, 52].iter().all(|dash| text[*dash] == b'-')
         && lower_hex(3..35)
+        && is_not_zero(3..35)
         && lower_hex(36..52)
-        && text[53..].iter().all(|byte| HEX_DIGITS.contains(byte))
+        && is_not_zero(36..52)
+        && lower_hex(53..55)
+}
+
+/// The number of at most 32 lower-case hex digits.
+fn hex_number(digits: &[u8]) -> u128 {
+    let value = |digit: &u8| u128::from(if digit.is_ascii_digit() { digit - b'0' } else { digit - b'a' + 10 });
+    digits.iter().fold(0, |number, digit| (number << 4) | value(digit))
 }
 
 #[cfg(test)]
@@ -189,12 +228,26 @@ mod tests {
             (None, new),
             (Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"), going_on),
             (Some("00-00000000000000000000000000000000-b7ad6b7169203331-00"), new),
-            (Some("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"), new),
+            (Some("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"), going_on),
+            (Some("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-later"), going_on),
+            (Some("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00later"), new),
+            (Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-later"), new),
+            (Some("ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"), new),
+            (Some("00-0af7651916cd43dd8448eb211c80319c-0000000000000000-00"), new),
             (Some("00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-00"), new),
             (Some("garbage"), new),
         ] {
             let given = given.map(|text| HeaderValue::from_str(text).expect("a header value"));
-            assert_eq!(ID.traceparent(given.as_ref()), *expected.as_bytes(), "{given:?}");
+            assert_eq!(ID.traceparent(given.as_ref(), None), *expected.as_bytes(), "{given:?}");
+            let context = ID.trace_context(given.as_ref());
+            let shown = format!("00-{:032x}-{:016x}", context.trace_id, context.span_id);
+            assert!(expected.starts_with(&shown), "{given:?}: {shown}");
+            let parent =
+                (expected == going_on).then_some(ParentSpan { span_id: 0xb7ad_6b71_6920_3331, is_sampled: false });
+            assert_eq!(context.parent, parent, "{given:?}");
         }
+        assert!(ID.traceparent(None, Some(false)).ends_with(b"-00"), "the gateway decides");
+        let sampled = HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03");
+        assert!(ID.trace_context(Some(&sampled)).parent.is_some_and(|parent| parent.is_sampled), "by the lowest bit");
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::HeaderMap;
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
@@ -21,10 +22,10 @@ use crate::identity::SubsystemTls;
 use crate::ledger::Meter;
 use crate::lifecycle::Departure;
 use crate::limit::LimiterRegistry;
-use crate::model::Name;
+use crate::model::{CommandTrace, Name};
 use crate::policy::{MirrorFraction, PolicySnapshot};
 use crate::proxy::message::rate_limit_headers::RateLimitHeaders;
-use crate::telemetry::{AccessLog, AccessRecord, AccessRecorder, Telemetry, WorkerRecorder};
+use crate::telemetry::{AccessLog, AccessRecord, AccessRecorder, SpanRecorder, Telemetry, TraceExport, WorkerRecorder};
 
 use self::config_view::WorkerConfig;
 use self::peer_revalidator::PeerRevalidator;
@@ -32,7 +33,7 @@ use super::capacity::connections::ConnectionLimits;
 use super::capacity::handshakes::HandshakeLimiter;
 use super::capacity::load_shedding::InFlightLimiter;
 use super::io::tick_timer::TickTimers;
-use super::message::request_id::{RequestId, RequestIdGenerator};
+use super::message::request_id::{RequestId, RequestIdGenerator, TRACEPARENT};
 use super::upstream::{PoolSettings, UpstreamHealth, WorkerPools, WorkerShare};
 
 /// The maximum number of responses that one worker compresses at once: a gzip stream has about 300 KiB of state.
@@ -56,6 +57,8 @@ pub struct TrafficComponents {
     pub telemetry: Arc<Telemetry>,
     /// The access log, on or off.
     pub access_log: Arc<AccessLog>,
+    /// The export of traces; `None` without `tracing`.
+    pub trace_export: Option<Arc<TraceExport>>,
     /// The open connections per listener, department and address.
     pub connection_limits: Arc<ConnectionLimits>,
     /// Whether the gateway will stop.
@@ -83,6 +86,7 @@ pub(crate) struct TrafficWorker {
     pub(crate) meter: Meter,
     pub(crate) recorder: WorkerRecorder,
     access_recorder: AccessRecorder,
+    span_recorder: SpanRecorder,
     pub(crate) handshakes: HandshakeLimiter,
     pub(crate) in_flight: Rc<InFlightLimiter>,
     pub(crate) capacity: CapacitySettings,
@@ -117,6 +121,7 @@ impl TrafficWorker {
             meter,
             recorder: components.telemetry.recorder(),
             access_recorder: AccessRecorder::new(Arc::clone(&components.access_log)),
+            span_recorder: SpanRecorder::new(components.trace_export.clone()),
             components,
             handshakes: HandshakeLimiter::new(capacity.handshakes.div_ceil(workers.max(1))),
             in_flight,
@@ -140,6 +145,7 @@ impl TrafficWorker {
         self.tick_timers.tick();
         self.meter.tick();
         self.access_recorder.flush();
+        self.span_recorder.flush();
         // A worker without commands must also release the configuration that a reload has replaced.
         let config = self.config();
         self.revalidator.tick(&config.snapshot, self.components.clock.wall());
@@ -160,12 +166,27 @@ impl TrafficWorker {
         renewed
     }
 
-    /// Takes the record of a command that has ended, for the access log. If that was switched off meanwhile, the record
-    /// is dropped.
+    /// Takes the record of a command that has ended, for the access log and for traces. If the access log was switched
+    /// off meanwhile, it gets none.
     pub(crate) fn log_command(&self, record: Box<AccessRecord>) {
-        if let Some(settings) = &self.current_config.borrow().access_log {
-            self.access_recorder.record(settings, record);
+        let config = self.current_config.borrow();
+        if record.trace.is_none() {
+            if let Some(settings) = &config.access_log {
+                self.access_recorder.record(settings, record);
+            }
+            return;
         }
+        if let Some(settings) = &config.access_log {
+            self.access_recorder.record(settings, record.clone());
+        }
+        self.span_recorder.record(record);
+    }
+
+    /// The place of a command in its trace; `None` while traces are off. `headers` are those of the request.
+    pub(crate) fn begin_trace(&self, request_id: RequestId, headers: Option<&HeaderMap>) -> Option<CommandTrace> {
+        let export = self.components.trace_export.as_ref()?;
+        let context = request_id.trace_context(headers.and_then(|headers| headers.get(TRACEPARENT)));
+        Some(CommandTrace { context, is_sampled: export.samples(&context) })
     }
 
     pub(crate) fn next_request_id(&self) -> RequestId {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::model::Outcome;
+use crate::model::{Outcome, TraceContext};
 
 /// The facts of one command.
 #[derive(Clone, Debug)]
@@ -54,6 +54,8 @@ pub struct AccessRecord {
     pub retry_after_s: Option<u64>,
     /// The number of commands that the line stands for.
     pub sample: u32,
+    /// The place in a trace, if the command is sampled for traces.
+    pub trace: Option<Box<TraceContext>>,
     texts: RecordTexts,
 }
 
@@ -141,6 +143,7 @@ impl AccessRecord {
             rate_limit: None,
             retry_after_s: None,
             sample: 1,
+            trace: None,
             texts: RecordTexts { bytes: Vec::with_capacity(TEXTS_CAPACITY), spans: [(0, 0); RecordText::COUNT] },
         }
     }

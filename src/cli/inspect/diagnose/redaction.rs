@@ -2,7 +2,7 @@
 //!
 //! Guarantees:
 //! - Private keys, passwords of URLs, bearer and basic credentials, JSON web tokens, long base64 texts, and values of
-//!   names of secrets (password, token, cookie and others) are replaced by [`LEFT_OUT`].
+//!   names that tell a secret (password, token, cookie and others) are replaced by [`LEFT_OUT`].
 //! - Of a configuration, the values of header fields that the gateway sets are replaced as well.
 //! - Rather too much is removed than too little: a text that still looks like a private key is not packed at all.
 
@@ -42,7 +42,7 @@ static PATTERNS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
         (r"(?i-u:\b(bearer|basic|digest|negotiate))[ \t]+[A-Za-z0-9+/=._~-]{4,}", "$1 [left out]"),
         // Header fields to the end of the line, or of the text in quotes.
         (
-            r#"(?i-u:\b((?:proxy-)?authorization|(?:set-)?cookie2?|x-api-key))("?[ \t]*:[ \t]*"?)[^"\r\n{\[]+"#,
+            r#"(?i-u:\b((?:proxy-)?authorization|(?:set-)?cookie2?|x-api-key))("?[ \t]*:[ \t]*"?)[^"\r\n{\[ ][^"\r\n{]*"#,
             "$1$2[left out]",
         ),
         (r"[A-Za-z0-9+/]{100,}={0,2}", LEFT_OUT),

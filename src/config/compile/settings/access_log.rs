@@ -91,7 +91,7 @@ fn unknown_outcome(name: &str, place: &DocPath<'_>) {
 }
 
 /// Parses `all`, `none` or `1/N` into N; 0 stands for none.
-fn parse_sample(text: &str) -> Result<u32, String> {
+pub(super) fn parse_sample(text: &str) -> Result<u32, String> {
     let bad = || format!("{text:?} is not a part of the commands; write all, none, or 1/N such as 1/100");
     match text {
         "all" => Ok(1),

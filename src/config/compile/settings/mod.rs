@@ -1,7 +1,8 @@
 //! Compiles the settings beside listeners and policy: `gateway`, `admin`, `ledger`, `calendar`, `workers`, `shutdown`,
-//! `capacity`, `accessLog`.
+//! `capacity`, `accessLog`, `tracing`.
 
 mod access_log;
+mod tracing;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -53,6 +54,7 @@ pub(crate) fn compile_settings(
         shutdown: compile_shutdown(document.shutdown.as_ref(), &root.key("shutdown")),
         capacity: compile_capacity(document.capacity.as_ref(), &root.key("capacity")),
         access_log: access_log::compile_access_log(document.access_log.as_ref(), folder, &root.key("accessLog")),
+        tracing: tracing::compile_tracing(document.tracing.as_ref(), &root.key("tracing")),
     }
 }
 
