@@ -75,6 +75,8 @@ pub(crate) struct ConfigDocument {
     pub(crate) capacity: Option<CapacityDocument>,
     /// The access log: one line for each command. Default: none.
     pub(crate) access_log: Option<AccessLogDocument>,
+    /// Whether departments can read their own usage at /.well-known/tallygate/usage on every listener. Default: true.
+    pub(crate) usage_page: Option<bool>,
 }
 
 /// An included file: its lists are appended to those of the main file.

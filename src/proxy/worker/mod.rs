@@ -34,6 +34,7 @@ use super::capacity::load_shedding::InFlightLimiter;
 use super::io::tick_timer::TickTimers;
 use super::message::request_id::{RequestId, RequestIdGenerator};
 use super::upstream::{PoolSettings, UpstreamHealth, WorkerPools, WorkerShare};
+use super::usage_page::UsagePages;
 
 /// The maximum number of responses that one worker compresses at once: a gzip stream has about 300 KiB of state.
 pub(crate) const GZIP_STREAMS_MAX: usize = 64;
@@ -58,6 +59,8 @@ pub struct TrafficComponents {
     pub access_log: Arc<AccessLog>,
     /// The open connections per listener, department and address.
     pub connection_limits: Arc<ConnectionLimits>,
+    /// The thread that makes usage pages.
+    pub usage_pages: UsagePages,
     /// Whether the gateway will stop.
     pub departure: Departure,
     /// The source of time.
