@@ -27,6 +27,7 @@ use crate::report::{
     render_forecast_json, render_forecast_table,
 };
 
+use crate::cli::ledger_paths::LedgerPaths;
 use crate::cli::{BadUsage, TableFormat, print_message};
 
 /// Arguments of `tallygate report forecast`.
@@ -76,6 +77,7 @@ fn read_quotas(path: &std::path::Path, clock: &Clock) -> anyhow::Result<BTreeMap
 /// A ledger, and the moment of a forecast from it.
 struct ForecastReader<'a> {
     args: &'a ForecastArgs,
+    book: PathBuf,
     files: LedgerFiles,
     moment: ForecastMoment,
     /// The end of what is read: behind the present hour, or `--at`.
@@ -104,7 +106,12 @@ impl DepartmentUses<'_> {
 
 impl<'a> ForecastReader<'a> {
     fn open(args: &'a ForecastArgs, clock: &Clock) -> anyhow::Result<Self> {
-        let files = LedgerFiles::open(&args.ledger)?;
+        let LedgerPaths { books, .. } = LedgerPaths::find(std::slice::from_ref(&args.ledger))?;
+        let [book] = books.as_slice() else {
+            let message = format!("--ledger: {} ledgers match; a forecast is made of one", books.len());
+            return Err(BadUsage(message).into());
+        };
+        let files = LedgerFiles::open(book)?;
         let at = args.at.as_deref().map(whole_hour).transpose()?;
         if at.is_some_and(|at| at > clock.window()) {
             return Err(BadUsage("--at: this hour has not begun; leave the option out for now".to_owned()).into());
@@ -112,12 +119,12 @@ impl<'a> ForecastReader<'a> {
         let now = at.map_or_else(|| Ok(clock.wall()), |at| Timestamp::from_second(at.start_unix_seconds()))?;
         let moment = ForecastMoment { now, calendar: files.calendar() };
         let end = at.unwrap_or_else(|| clock.window().next());
-        Ok(Self { args, files, moment, end })
+        Ok(Self { args, book: book.clone(), files, moment, end })
     }
 
     fn read(&self, quotas: &BTreeMap<Name, Vec<Quota>>) -> anyhow::Result<ForecastReport> {
         let now = self.moment.window();
-        let coverage = ledger_coverage(&self.args.ledger, &ForecastBasis::weeks_before(now), self.moment.now)?;
+        let coverage = ledger_coverage(&self.book, &ForecastBasis::weeks_before(now), self.moment.now)?;
         let basis = ForecastBasis::of_ledger(&coverage, now);
         let mut all = DepartmentUses { wanted: &self.args.departments, basis: &basis, uses: BTreeMap::new() };
         for department in quotas.keys() {

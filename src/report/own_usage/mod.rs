@@ -123,7 +123,7 @@ struct DataReach {
     gateway: String,
     begins: Option<String>,
     complete_to: Option<String>,
-    /// Parts in which the gateway counted nothing, because it did not run.
+    /// Parts of the month in which the gateway counted nothing, because it did not run.
     gaps: Vec<CoverageGap>,
     lost_counts: Vec<LostCounts>,
 }
@@ -227,6 +227,7 @@ impl OwnUsage {
         let today = PeriodRows::of(&facts, period(PeriodLength::Day));
         let month = PeriodRows::of(&facts, period(PeriodLength::Month));
         let forecasts = forecasts_of(&facts);
+        let (begins, gaps) = (facts.coverage.begins.clone(), gaps_of_month(&facts));
         let coverage = facts.coverage.clone();
         Self {
             department: facts.department.id.to_string(),
@@ -236,9 +237,9 @@ impl OwnUsage {
             calendar: moment.calendar.to_string(),
             data: DataReach {
                 gateway: coverage.completeness.gateway,
-                begins: coverage.begins,
+                begins,
                 complete_to: coverage.complete_to,
-                gaps: coverage.gaps,
+                gaps,
                 lost_counts: coverage.completeness.lost_counts,
             },
             days: month.days(&facts),
@@ -341,6 +342,18 @@ impl PeriodRows {
         }
         days
     }
+}
+
+/// The gaps of the month. That before the first start is said by `begins`.
+fn gaps_of_month(facts: &OwnUsageFacts) -> Vec<CoverageGap> {
+    let month = PeriodLength::Month.containing(facts.moment.window(), facts.moment.calendar);
+    let begin = month.windows(facts.moment.calendar).start.start_unix_seconds();
+    let seconds = |time: &str| time.parse::<Timestamp>().map_or(i64::MAX, Timestamp::as_second);
+    let is_shown = |gap: &&CoverageGap| {
+        seconds(&gap.to) > begin
+            && facts.coverage.begins.as_ref().is_none_or(|begins| seconds(&gap.from) >= seconds(begins))
+    };
+    facts.coverage.gaps.iter().filter(is_shown).cloned().collect()
 }
 
 fn refused_usage(today: &PeriodRows, month: &PeriodRows) -> Vec<RefusedUsage> {

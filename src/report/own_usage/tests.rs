@@ -130,6 +130,17 @@ fn refusals_limits_and_quotas_are_shown_with_their_reasons() {
 }
 
 #[test]
+fn gaps_are_those_of_the_month_after_the_first_start() {
+    let gap = |from: &str, to: &str| CoverageGap { from: from.to_owned(), to: to.to_owned(), why: "closed".to_owned() };
+    let mut facts = facts(Vec::new());
+    facts.coverage.begins = Some("2026-10-25T00:00:00Z".to_owned());
+    let shown = gap("2026-11-02T00:00:00Z", "2026-11-02T05:00:00Z");
+    let before = gap("2026-10-23T00:00:00Z", "2026-10-25T00:00:00Z");
+    facts.coverage.gaps = vec![before, gap("2026-10-28T00:00:00Z", "2026-10-30T00:00:00Z"), shown.clone()];
+    assert_eq!(OwnUsage::new(facts).data.gaps, [shown]);
+}
+
+#[test]
 fn page_escapes_names_and_has_no_script() {
     let html = OwnUsage::new(facts(rows())).to_html(Some(time("2026-12-01T00:00:00Z")));
     assert!(html.contains("Police &lt;script&gt;alert(1)&lt;/script&gt; &amp; Co"), "{html}");
