@@ -6,8 +6,9 @@
 //! 3. open the access log, start the export of traces
 //! 4. open the ledger, with recovery
 //! 5. restore the used quotas
-//! 6. start the workers
-//! 7. start the control thread
+//! 6. start the thread of usage pages
+//! 7. start the workers
+//! 8. start the control thread
 //!
 //! Guarantees: a start that fails has served no request.
 //!
@@ -50,7 +51,8 @@ use crate::limit::{LimiterRegistry, RestoredUse};
 use crate::model::{CalendarPeriod, Name, NameInterner, Outcome, PeriodLength, Refused};
 use crate::policy::PolicySnapshot;
 use crate::proxy::{
-    ConnectionLimits, TrafficComponents, UpstreamHealth, WorkerHandle, WorkerSettings, WorkerShutdown, start_worker,
+    ConnectionLimits, TrafficComponents, UpstreamHealth, UsagePageQueue, UsagePages, UsageSources, WorkerHandle,
+    WorkerSettings, WorkerShutdown, start_worker,
 };
 use crate::telemetry::{AccessLog, ConfigStatus, Telemetry, TraceExport, logging};
 
@@ -128,9 +130,11 @@ pub fn start_with_pem_source(start: StartOptions, pem_source: Box<dyn PemSource>
 
     let starting = ready.block("the start", START_REMEDY);
     let shared = (&ready, clock, (telemetry, Arc::clone(&access_log), traces.clone()));
-    let components = SharedComponents { cluster: gauge, ..shared_components(&configuration, ledger.reader(), shared) };
+    let (components, page_queue) = shared_components(&configuration, ledger.reader(), shared);
+    let components = SharedComponents { cluster: gauge, ..components };
     components.traffic.limiters.enforce(snapshot);
     restore_quotas(&components, snapshot, &numbers)?;
+    page_queue.start(usage_sources(&components))?;
     components.reader.update_department_names(department_names(snapshot));
 
     let (traffic, traffic_watcher) = drain();
@@ -187,7 +191,8 @@ fn shared_components(
     configuration: &Configuration,
     reader: LedgerReader,
     (ready, clock, (telemetry, access_log, trace_export)): (&Readiness, Clock, CommandReceivers),
-) -> SharedComponents {
+) -> (SharedComponents, UsagePageQueue) {
+    let (usage_pages, page_queue) = UsagePages::queue();
     let Configuration { settings, snapshot, tls, .. } = configuration;
     let listener_tls = tls.listeners.iter().cloned().map(|(name, tls)| (name, Arc::new(ArcSwap::new(tls)))).collect();
     let subsystem_tls = tls.subsystems.iter().cloned().collect();
@@ -200,10 +205,11 @@ fn shared_components(
         access_log,
         trace_export,
         subsystem_tls: Arc::new(ArcSwap::from_pointee(subsystem_tls)),
+        usage_pages,
         departure: Departure::default(),
         clock,
     };
-    SharedComponents {
+    let components = SharedComponents {
         publisher: Arc::new(SnapshotPublisher::new(Arc::clone(&traffic.published))),
         traffic,
         reader,
@@ -213,6 +219,18 @@ fn shared_components(
         ready: ready.clone(),
         calendar: settings.calendar,
         cluster: None,
+    };
+    (components, page_queue)
+}
+
+/// What usage pages are made from.
+fn usage_sources(components: &SharedComponents) -> UsageSources {
+    UsageSources {
+        ledger: components.reader.clone(),
+        limiters: Arc::clone(&components.traffic.limiters),
+        published: Arc::clone(&components.traffic.published),
+        calendar: components.calendar,
+        clock: components.traffic.clock.clone(),
     }
 }
 
@@ -324,9 +342,10 @@ fn restore_quotas(
     Ok(())
 }
 
+/// What each department has used of its quotas.
 fn used_by_department(rows: &[UsageRow]) -> HashMap<&Name, RestoredUse> {
     let mut used: HashMap<&Name, RestoredUse> = HashMap::new();
-    for row in rows {
+    for row in rows.iter().filter(|row| !row.subsystem.is_gateway()) {
         let of = used.entry(&row.department).or_default();
         of.units += row.totals.units;
         match row.outcome {

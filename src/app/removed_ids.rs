@@ -78,13 +78,16 @@ fn known_ids(snapshot: &PolicySnapshot) -> HashSet<(&'static str, String)> {
     departments.chain(subsystems).collect()
 }
 
-/// The usage of each id. Rejected commands have no usage, and `unknown` is no id.
+/// The usage of each id. Rejected commands have no usage, and `unknown` is no id. Nor is the subsystem of the gateway's
+/// own commands one of the configuration.
 fn usage_by_id(rows: &[UsageRow]) -> UsageById {
     let mut departments: HashMap<&Name, UsageSums> = HashMap::new();
     let mut commands: HashMap<(&Name, &Name), UsageSums> = HashMap::new();
     for row in rows.iter().filter(|row| matches!(row.outcome, Outcome::Finished(_))) {
         departments.entry(&row.department).or_default().add(row.totals.usage());
-        commands.entry((&row.subsystem, &row.command)).or_default().add(row.totals.usage());
+        if !row.subsystem.is_gateway() {
+            commands.entry((&row.subsystem, &row.command)).or_default().add(row.totals.usage());
+        }
     }
     let mut usage = UsageById::new();
     let departments = departments.into_iter().map(|(id, used)| (("department", id.to_string()), used));

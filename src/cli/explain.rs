@@ -25,7 +25,7 @@ use crate::model::{
 use crate::policy::{
     Backend, BackendShare, CallerOrigin, CallerUnclaimed, Command, CommandBackends, CommandMatch, CommandTimeouts,
     ConnectionMatch, DepartmentPolicy, DownstreamProtocol, GrantOrigin, MirrorTarget, PolicySnapshot, RedirectTarget,
-    RequestUrl, RouteMatch, RouteRequest, ShareTarget, Subsystem, UpstreamServer,
+    RequestUrl, RouteMatch, RouteRequest, ShareTarget, Subsystem, UpstreamServer, UsagePage,
 };
 use crate::proxy::RequestHead;
 use crate::telemetry::HandshakeFailure;
@@ -305,6 +305,10 @@ fn decide(
         Err(why) => return refused_explanation(explanation, Refused::Unauthenticated, why),
     };
     explanation.department = Some(format!("{} ({})", department.department.id, department.department.name));
+    if let Some(page) = snapshot.usage_page.as_ref().filter(|_| UsagePage::is_at(head.path)) {
+        let has_certificate = snapshot.claimed_identity(identities, origin.realm).is_some();
+        return explain_usage_page(explanation, page, (head.method, has_certificate));
+    }
     let wanted = head.route_request(origin.listener);
     let (subsystem, command) = match snapshot.find_route(&wanted) {
         RouteMatch::Command { subsystem, command, matched } => {
@@ -344,6 +348,27 @@ fn decide(
 }
 
 /// The response to a command that every check admits: a redirect, or that of its subsystem.
+/// The page on which a department reads its own usage: no route and no grant leads to it.
+fn explain_usage_page(
+    mut explanation: RequestExplanation,
+    page: &UsagePage,
+    (method, has_certificate): (&Method, bool),
+) -> RequestExplanation {
+    explanation.subsystem = Some(page.subsystem.id.to_string());
+    explanation.command = Some(page.command.key.command.to_string());
+    if !UsagePage::has_method(method) {
+        let why = format!("the usage page has the methods {}", UsagePage::METHODS);
+        return refused_explanation(explanation, Refused::UnknownCommand, why);
+    }
+    if !has_certificate {
+        let why = "only callers with a certificate of a department can read its usage".to_owned();
+        return refused_explanation(explanation, Refused::Forbidden, why);
+    }
+    explanation.limits = texts_of_limits("department, of this page", page.command.limits);
+    explanation.why = "the gateway would answer it with the usage of the department (usagePage)".to_owned();
+    explanation
+}
+
 fn admitted_explanation(
     mut explanation: RequestExplanation,
     snapshot: &PolicySnapshot,

@@ -59,17 +59,47 @@ impl LedgerReader {
     /// tally that are not in the book yet. History is read on a separate thread: neither the keeper nor the caller's
     /// runtime waits.
     pub async fn usage_by_hour(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
-        self.query(windows, UsageResolution::Hour).await
+        self.query(windows, UsageResolution::Hour, None).await
     }
 
     /// Like [`LedgerReader::usage_by_hour`], with whole days as rows of their first hour: for sums by day or longer.
     pub async fn usage_by_day(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
-        self.query(windows, UsageResolution::Day).await
+        self.query(windows, UsageResolution::Day, None).await
     }
 
     /// Like [`LedgerReader::usage_by_hour`], with the whole range as rows of its first hour: for sums without a time.
     pub async fn usage_total(&self, windows: Range<Window>) -> Result<Vec<UsageRow>, LedgerError> {
-        self.query(windows, UsageResolution::Whole).await
+        self.query(windows, UsageResolution::Whole, None).await
+    }
+
+    /// Like [`LedgerReader::usage_by_hour`], of one department. The time depends on its own usage and on the length of
+    /// the range, which is meant to be some months, and not on the usage of others.
+    pub async fn department_usage_by_hour(
+        &self,
+        department: &Name,
+        windows: Range<Window>,
+    ) -> Result<Vec<UsageRow>, LedgerError> {
+        self.query(windows, UsageResolution::Hour, Some(department)).await
+    }
+
+    /// Like [`LedgerReader::usage_total`], of one department.
+    pub async fn department_usage_total(
+        &self,
+        department: &Name,
+        windows: Range<Window>,
+    ) -> Result<Vec<UsageRow>, LedgerError> {
+        self.query(windows, UsageResolution::Whole, Some(department)).await
+    }
+
+    /// Like [`LedgerFiles::compacted_before`]. Reads on a separate thread, as for history.
+    pub async fn compacted_before(&self) -> Result<Window, LedgerError> {
+        let path = self.path.clone();
+        self.run_on_thread(move || LedgerFiles::open(&path)?.compacted_before()).await
+    }
+
+    /// Returns the path of the book.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Returns all corrections in the order of their creation. Reads on a separate thread, as for history.
@@ -92,10 +122,16 @@ impl LedgerReader {
         let _ = self.request_sender.send(KeeperRequest::DepartmentNames(names));
     }
 
-    async fn query(&self, windows: Range<Window>, resolution: UsageResolution) -> Result<Vec<UsageRow>, LedgerError> {
+    async fn query(
+        &self,
+        windows: Range<Window>,
+        resolution: UsageResolution,
+        department: Option<&Name>,
+    ) -> Result<Vec<UsageRow>, LedgerError> {
         for _ in 0..READ_ATTEMPTS_MAX {
-            let open = self.request(KeeperRequest::OpenRows).await?;
-            if let Some(rows) = self.query_with(open, windows.clone(), resolution).await? {
+            let mut open = self.request(KeeperRequest::OpenRows).await?;
+            open.rows.retain(|row| department.is_none_or(|department| row.department == *department));
+            if let Some(rows) = self.query_with(open, windows.clone(), (resolution, department.cloned())).await? {
                 return Ok(rows);
             }
         }
@@ -107,11 +143,11 @@ impl LedgerReader {
         &self,
         open: OpenRows,
         windows: Range<Window>,
-        resolution: UsageResolution,
+        (resolution, department): (UsageResolution, Option<Name>),
     ) -> Result<Option<Vec<UsageRow>>, LedgerError> {
         let path = self.path.clone();
         let read = move || {
-            let closed = read_usage(&path, (&windows, &open), resolution)?;
+            let closed = read_usage(&path, (&windows, &open), (resolution, department))?;
             Ok(closed.map(|closed| sum_rows(closed.into_iter().chain(selected_rows(open.rows, &windows, resolution)))))
         };
         self.run_on_thread(read).await
@@ -148,10 +184,11 @@ impl LedgerReader {
 pub(crate) fn read_usage(
     path: &Path,
     (windows, open): (&Range<Window>, &OpenRows),
-    resolution: UsageResolution,
+    (resolution, department): (UsageResolution, Option<Name>),
 ) -> Result<Option<Vec<UsageRow>>, LedgerError> {
-    read_at_one_moment(path, (open.epoch, open.floor), |book| {
-        book.usage(&UsageSelection { windows: windows.clone(), resolution, except: (open.epoch, open.floor) })
+    let except = (open.epoch, open.floor);
+    read_at_one_moment(path, except, |book| {
+        book.usage(&UsageSelection { windows: windows.clone(), resolution, except, department })
     })
 }
 
@@ -163,8 +200,12 @@ fn read_department_usage(
     open: &OpenUsage,
 ) -> Result<Option<Vec<DepartmentUsage>>, LedgerError> {
     let except = (open.epoch, open.floor);
-    let selection =
-        |range: &Range<Window>| UsageSelection { windows: range.clone(), resolution: UsageResolution::Whole, except };
+    let selection = |range: &Range<Window>| UsageSelection {
+        windows: range.clone(),
+        resolution: UsageResolution::Whole,
+        except,
+        department: None,
+    };
     read_at_one_moment(path, except, |book| {
         ranges.iter().map(|range| Ok(add_open_usage(book.department_usage(&selection(range))?, range, open))).collect()
     })
@@ -244,6 +285,12 @@ impl LedgerFiles {
         self.query_consistent(&windows, UsageResolution::Whole)
     }
 
+    /// Returns the horizon: the first hour that is kept as an hour. Compaction has replaced the hours before it by the
+    /// sums of their days.
+    pub fn compacted_before(&self) -> Result<Window, LedgerError> {
+        BookReader::new(&self.path, &self.connection).compacted_before()
+    }
+
     /// Like [`LedgerReader::adjustments`].
     pub fn adjustments(&self) -> Result<Vec<AdjustmentRow>, LedgerError> {
         adjustments::all_adjustments(&self.connection).map_err(|error| LedgerError::book("read", &self.path, error))
@@ -296,7 +343,7 @@ impl LedgerFiles {
         windows: &Range<Window>,
         resolution: UsageResolution,
     ) -> Result<Vec<UsageRow>, LedgerError> {
-        let selection = |except| UsageSelection { windows: windows.clone(), resolution, except };
+        let selection = |except| UsageSelection { windows: windows.clone(), resolution, except, department: None };
         let Some(image) = self.tally_image()? else { return book.usage(&selection(NO_EXCEPTION)) };
         let epoch = image.header.epoch;
         let known = book.epoch_state(epoch)?;

@@ -18,8 +18,8 @@ use foldhash::fast::RandomState;
 
 use crate::clock::Clock;
 use crate::model::{
-    AddressLimits, CalendarOffset, CalendarPeriod, Name, PeriodLength, QuotaKind, QuotaMeasure, RateLimit, Refused,
-    TrafficLimits, Window,
+    AddressLimits, CalendarOffset, CalendarPeriod, Name, QuotaKind, QuotaMeasure, RateLimit, Refused, TrafficLimits,
+    Window,
 };
 use crate::policy::{Command, DepartmentPolicy, PolicySnapshot};
 
@@ -141,11 +141,7 @@ impl LimiterRegistry {
     /// start.
     pub fn restore_use(&self, department: u32, period: CalendarPeriod, restored: RestoredUse) {
         let (usage, quotas, number) = (self.usage_of(department), self.quotas.load(), period.number());
-        let length = match period {
-            CalendarPeriod::Day(_) => PeriodLength::Day,
-            CalendarPeriod::Month(_) => PeriodLength::Month,
-        };
-        for kind in QuotaKind::ALL.into_iter().filter(|kind| kind.per == length) {
+        for kind in QuotaKind::ALL.into_iter().filter(|kind| kind.per == period.length()) {
             let used = usage.of(kind);
             used.set_used(number, restored.amount_of(kind.measure));
             match quotas.get(&department).and_then(|plans| plans.of(kind)) {
@@ -201,7 +197,12 @@ impl LimiterRegistry {
     ) -> Result<Rc<CommandGate>, LimitRefusal> {
         let number = department.department.number;
         let window = self.clock.window();
-        let quotas = QuotaPlans::for_department(department);
+        // The gateway's own commands have only their own limits: a department whose quota is used up may read why.
+        let is_own = command.key.subsystem.is_gateway();
+        let quotas = if is_own { QuotaPlans::default() } else { QuotaPlans::for_department(department) };
+        let (department_limits, total_rate) =
+            if is_own { (TrafficLimits::default(), None) } else { (department.limits, snapshot.total_rate) };
+        let total = total_rate.map_or(TrafficLimits::default(), rate_only);
         Ok(Rc::new(CommandGate {
             narrow_limiters: [
                 limiter_or_refusal(
@@ -210,15 +211,10 @@ impl LimiterRegistry {
                     snapshot.limits_on(department, command),
                     &self.clock,
                 )?,
-                limiter_or_refusal(&self.departments, number, department.limits, &self.clock)?,
+                limiter_or_refusal(&self.departments, number, department_limits, &self.clock)?,
             ],
-            total: limiter_or_refusal(
-                &self.total,
-                (),
-                snapshot.total_rate.map_or(TrafficLimits::default(), rate_only),
-                &self.clock,
-            )?,
-            usage: self.usage_of(number),
+            total: limiter_or_refusal(&self.total, (), total, &self.clock)?,
+            usage: if is_own { Arc::default() } else { self.usage_of(number) },
             next_warnings: NextWarnings::new(&quotas),
             quotas,
             units: command.units,
@@ -286,6 +282,7 @@ fn zone_limits(snapshot: &PolicySnapshot) -> HashMap<u32, [TrafficLimits; Addres
 
 fn command_limits(snapshot: &PolicySnapshot) -> HashMap<u32, TrafficLimits> {
     let commands = snapshot.subsystems.iter().flat_map(|subsystem| subsystem.commands.iter().chain(&subsystem.other));
+    let commands = commands.chain(snapshot.usage_page.iter().map(|page| &page.command));
     commands.map(|command| (command.key.number, command.limits)).filter(|(_, limits)| has_limits(limits)).collect()
 }
 

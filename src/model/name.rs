@@ -24,6 +24,9 @@ impl Name {
     /// The name of the commands of a subsystem that no rule names (`otherCommands: allow`).
     pub const OTHER: &'static str = "other";
 
+    /// The subsystem of the commands that the gateway answers itself, without any configuration.
+    pub const GATEWAY: &'static str = "tallygate";
+
     /// Reads a name.
     ///
     /// # Errors
@@ -46,6 +49,16 @@ impl Name {
     /// The reserved name [`Name::UNKNOWN`].
     pub fn unknown() -> Self {
         Self(Self::UNKNOWN.into())
+    }
+
+    /// The subsystem [`Name::GATEWAY`].
+    pub fn gateway() -> Self {
+        Self(Self::GATEWAY.into())
+    }
+
+    /// Whether this is the subsystem [`Name::GATEWAY`], whose commands are in no quota and no forecast.
+    pub fn is_gateway(&self) -> bool {
+        self.as_str() == Self::GATEWAY
     }
 
     /// The reserved name [`Name::OTHER`].

@@ -64,6 +64,14 @@ impl PeriodLength {
 }
 
 impl CalendarPeriod {
+    /// How long the period is.
+    pub const fn length(self) -> PeriodLength {
+        match self {
+            Self::Day(_) => PeriodLength::Day,
+            Self::Month(_) => PeriodLength::Month,
+        }
+    }
+
     /// Days since 1970-01-01, until the year 2149; or months since the year 0, until the year 5461.
     pub fn number(self) -> u16 {
         let number = match self {

@@ -2,7 +2,8 @@
 //!
 //! Guarantees:
 //! - A [`Grant`] exists only because a rule of the document names the department, the subsystem and a glob that matches
-//!   the command. Only this file makes it.
+//!   the command. Only this file makes it. The usage page is the exception:
+//!   each department may read its own.
 //! - All rules allow, so the first matching rule decides as well as any other.
 //! - A table shares the rules of the table before it that are the same.
 
@@ -25,6 +26,13 @@ pub struct Grant {
     rule: usize,
     /// The position of the glob in the rule.
     glob: usize,
+}
+
+impl Grant {
+    /// The permission of a department to read its own usage, which no rule gives.
+    pub(crate) fn of_own_page(department: &DepartmentPolicy, command: &Command) -> Self {
+        Self { pair: (department.department.number, command.subsystem), rule: 0, glob: 0 }
+    }
 }
 
 /// The rule behind a grant as written, for `explain`.

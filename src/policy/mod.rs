@@ -24,6 +24,7 @@ mod snapshot_difference;
 mod snapshot_draft;
 mod subsystem;
 mod upstream_policy;
+mod usage_page;
 
 pub use self::grant::{GlobMatches, GrantOrigin, GrantRule};
 pub use self::policy_conflict::{MatchPlace, PolicyConflict};
@@ -51,3 +52,4 @@ pub use snapshot::{CallerOrigin, CallerUnclaimed, PolicySnapshot};
 pub use snapshot_difference::{ItemChanges, RemovedItem, SnapshotDifference};
 pub use snapshot_draft::SnapshotDraft;
 pub use upstream_policy::{HashSource, HealthCheckPolicy, LoadBalancing, QueuePolicy, RetryPolicy};
+pub use usage_page::{UsagePage, UsagePageNumbers};

@@ -12,6 +12,7 @@ use super::backend::Backend;
 use super::grant::{GrantOrigin, GrantTable};
 use super::route::RouteTable;
 use super::subsystem::{Command, DepartmentPolicy, Subsystem};
+use super::usage_page::UsagePage;
 
 /// The compiled configuration: everything that the data path needs. Made once per configuration, then immutable.
 ///
@@ -42,6 +43,8 @@ pub struct PolicySnapshot {
     /// Whether some listener forwards fields about client certificates. Then those fields of callers are removed
     /// on all listeners.
     pub forwards_certificates: bool,
+    /// The page on which departments read their own usage, if it is enabled.
+    pub usage_page: Option<Arc<UsagePage>>,
     /// The routes from requests to commands.
     pub(crate) routes: Arc<RouteTable>,
     /// The grants of the departments.

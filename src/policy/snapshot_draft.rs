@@ -12,6 +12,7 @@ use super::policy_conflict::PolicyConflict;
 use super::route::{ListenerRouting, RouteTable};
 use super::snapshot::PolicySnapshot;
 use super::subsystem::{DepartmentPolicy, Subsystem};
+use super::usage_page::UsagePage;
 
 /// The parts of a [`PolicySnapshot`] before the consistency checks. Made by `config`.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct SnapshotDraft {
     pub subsystems: Vec<Arc<Subsystem>>,
     /// See [`PolicySnapshot::backends`].
     pub backends: Vec<Arc<Backend>>,
+    /// See [`PolicySnapshot::usage_page`].
+    pub usage_page: Option<UsagePage>,
     /// The grants, in the order of the document.
     pub grants: Vec<Arc<GrantRule>>,
 }
@@ -67,6 +70,7 @@ impl SnapshotDraft {
             unclaimed: self.unclaimed,
             public_ports: Arc::new(ports.collect()),
             forwards_certificates: self.forwards_certificates,
+            usage_page: self.usage_page.map(Arc::new),
             routes: Arc::new(routes),
             grants: Arc::new(GrantTable::compile(self.grants, before.map(|before| &*before.grants))),
         })

@@ -13,7 +13,7 @@
 pub mod exchange; // the life of one command, from its head to its response
 
 // The order of the folders, from top to bottom. A folder imports only folders below it:
-// `downstream`, `exchange`, `worker`, `upstream`, `capacity`, `message`, `io`.
+// `downstream`, `exchange`, `worker`, `usage_page` and `upstream`, `capacity`, `message`, `io`.
 
 mod worker; // the state of one traffic thread
 
@@ -22,6 +22,7 @@ mod downstream; // the client side: listener, TLS, HTTP/1.1 and HTTP/2 servers
 mod io; // byte streams, timers, wakers
 pub mod message; // grammar, header rules, bodies
 mod upstream; // the subsystem side: connection pools, load balancing, health
+mod usage_page; // what departments read about their own usage
 
 pub use capacity::connections::ConnectionLimits;
 pub use downstream::listener::{AcceptSettings, ConnectionsMax, CurrentSettings, TrafficListener};
@@ -33,4 +34,5 @@ pub use message::request_head::RequestHead;
 pub use upstream::{HealthChecker, UpstreamHealth};
 #[doc(hidden)] // for fuzz/ only
 pub use upstream::{ResponseEnd, WholeResponse, read_whole_response};
+pub use usage_page::{UsagePageQueue, UsagePages, UsageSources};
 pub use worker::{TrafficComponents, WorkerSettings};

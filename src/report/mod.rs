@@ -9,10 +9,12 @@
 //!
 //! Leaves to `cli` and `admin`: reading the ledger and writing the text.
 
+mod forecast;
 mod grouping;
 mod hour_samples;
 mod ledger_sum;
 mod measure_columns;
+mod own_usage;
 mod reconciled;
 pub mod render;
 mod report_query;
@@ -21,7 +23,14 @@ mod sample_text;
 mod scraped;
 mod usage_report;
 
+pub use self::forecast::{
+    BASIS_HOURS_MAX, DepartmentForecast, DepartmentHours, Forecast, ForecastBasis, ForecastMoment, ForecastReport,
+    PeriodUse, QuotaForecast, UseRange, render_forecast_csv, render_forecast_json, render_forecast_table,
+};
 pub use self::grouping::{BadGroupKey, GroupKey, GroupKeys, ReportResolution};
+pub use self::own_usage::{
+    OwnLimit, OwnLimitScope, OwnUsage, OwnUsageFacts, QuotaUsed, USAGE_PAGE_POLICY, UsagePageFormat,
+};
 pub use hour_samples::{BadHourGrouping, HourSamplesError, parse_hour_grouping, write_empty_hours, write_hour_samples};
 pub use ledger_sum::{LedgerPart, LedgerSum, listed};
 pub use measure_columns::{BadMeasure, ChosenMeasures, MeasureColumns};

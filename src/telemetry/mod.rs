@@ -51,7 +51,7 @@ pub use runtime_view::{
     ConfigCounts, ConfigStatus, DepartmentLimits, LiveConfig, QuotaUse, RejectedConfig, RuntimeView,
 };
 pub use scrape::ScrapeInput;
-pub use spans::{CommandTrace, ParentSpan, SpanCounts, SpanDropReason, SpanRecorder, TraceContext, TraceExport};
+pub use spans::{SpanCounts, SpanDropReason, SpanRecorder, TraceExport};
 pub use traffic_stats::{
     ConnectionStats, HandshakeFailure, LimitHit, MirrorOutcome, OpenConnection, QueueStats, UpstreamStats,
 };

@@ -1,7 +1,7 @@
 //! Operations: command line, admin listener (`/metrics`, readiness), config reload, live listeners, graceful shutdown
 //! (drain, GOAWAY), logging, access log, traces, the manual, alerts, dashboards, the view of a running gateway, its
-//! diagnosis, migration, exact hours in Prometheus, reports from them and their reconciliation with the ledger, and third-party
-//! tools (nginx, Prometheus, curl, openssl, sqlite3).
+//! diagnosis, migration, exact hours in Prometheus, reports from them and their reconciliation with the ledger, usage
+//! pages of departments, and third-party tools (nginx, Prometheus, curl, openssl, sqlite3).
 
 mod access_log;
 mod admin_listener;
@@ -26,3 +26,4 @@ mod sealed_hours;
 pub(crate) mod third_party_tools;
 mod top;
 mod traces;
+mod usage_page;

@@ -18,7 +18,7 @@ use self::rules::FolderOrder;
 use self::tree::Tree;
 
 /// Imports go down these lists, never up. ARCHITECTURE.md shows the same orders.
-const ORDERS: [FolderOrder; 12] = [
+const ORDERS: [FolderOrder; 13] = [
     FolderOrder {
         folder: "",
         floors: &[
@@ -37,7 +37,7 @@ const ORDERS: [FolderOrder; 12] = [
     },
     FolderOrder {
         folder: "proxy",
-        floors: &["downstream", "exchange", "worker", "upstream", "capacity", "message", "io"],
+        floors: &["downstream", "exchange", "worker", "usage_page upstream", "capacity", "message", "io"],
         sideways: &[],
     },
     FolderOrder {
@@ -87,8 +87,16 @@ const ORDERS: [FolderOrder; 12] = [
     },
     FolderOrder { folder: "kube/translate", floors: &["routes ingresses", "nginx"], sideways: &[] },
     FolderOrder { folder: "telemetry", floors: &["spans", "access_log log_lines"], sideways: &[] },
-    FolderOrder { folder: "report", floors: &["render", "reconciled", "scraped"], sideways: &[] },
-    FolderOrder { folder: "cli", floors: &["scraped inspect cluster", "prometheus trial_authority"], sideways: &[] },
+    FolderOrder {
+        folder: "report",
+        floors: &["own_usage", "forecast", "render", "reconciled", "scraped"],
+        sideways: &[],
+    },
+    FolderOrder {
+        folder: "cli",
+        floors: &["report", "scraped inspect cluster", "prometheus trial_authority"],
+        sideways: &[],
+    },
     FolderOrder { folder: "config/compile", floors: &["settings", "compile_context"], sideways: &[] },
     FolderOrder { folder: "config", floors: &["loading", "compile", "settings", "parse", "document"], sideways: &[] },
 ];

@@ -30,7 +30,8 @@ mod values;
 
 use std::sync::Arc;
 
-use crate::policy::{MatchPlace, PolicyConflict, PolicySnapshot, SnapshotDraft};
+use crate::model::{Name, NameInterner};
+use crate::policy::{MatchPlace, PolicyConflict, PolicySnapshot, SnapshotDraft, UsagePage, UsagePageNumbers};
 
 use super::document::{ConfigDocument, GrantDocument, MatchListDocument, SubsystemDocument};
 use super::parse::problem::ConfigProblem;
@@ -126,6 +127,7 @@ fn compile_parts(
         listeners: settings.listeners.iter().map(ListenerSettings::routing).collect(),
         subsystems: subsystems.all,
         backends: backends.all,
+        usage_page: document.usage_page.unwrap_or(true).then(|| compile_usage_page(context.numbers)),
         grants: rules,
     };
     let compiled = draft.compile(before.map(|before| &*before.snapshot));
@@ -142,6 +144,12 @@ fn compile_parts(
         subsystems: renewed.list,
         grants,
     })
+}
+
+/// The page on which departments read their own usage. Its numbers are those of its names.
+fn compile_usage_page(numbers: &NameInterner) -> UsagePage {
+    let number = |command: &str| numbers.intern(&format!("c/{}/{command}", Name::GATEWAY));
+    UsagePage::new(UsagePageNumbers { subsystem: number(Name::UNKNOWN), command: number(UsagePage::COMMAND) })
 }
 
 /// Reports a conflict between two parts of the document at their paths.

@@ -137,6 +137,10 @@ fn compile_part(
 
 fn compile_subsystem(written: &SubsystemDocument, context: &mut CommandContext<'_>, place: &DocPath<'_>) -> Subsystem {
     let id = place.key("id").parse_name(&written.id);
+    if id.is_gateway() {
+        let hint = "choose another";
+        place.key("id").problem_with_hint("\"tallygate\" is the subsystem of the gateway's own usage page", hint);
+    }
     let prefix = place.key("path").value_or_problem(scalars::parse_prefix(written.path.as_deref().unwrap_or("/")));
     let own_backend = if written.upstreams.is_empty() { None } else { context.backends.find(&written.id) };
     context.own_backend = own_backend.map(|backend| backend.number);

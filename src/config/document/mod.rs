@@ -79,6 +79,8 @@ pub(crate) struct ConfigDocument {
     pub(crate) access_log: Option<AccessLogDocument>,
     /// Traces: sampled commands as spans for a collector. Default: none.
     pub(crate) tracing: Option<TracingDocument>,
+    /// Whether departments can read their own usage at /.well-known/tallygate/usage on every listener. Default: true.
+    pub(crate) usage_page: Option<bool>,
 }
 
 /// An included file: its lists are appended to those of the main file.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
 use crate::ledger::fold::SeriesNames;
 use crate::ledger::values::error::LedgerError;
@@ -43,6 +43,9 @@ pub(crate) struct UsageSelection {
     pub(crate) resolution: UsageResolution,
     /// An epoch, and the window from which on its rows are excluded: the caller has these rows from the keeper.
     pub(crate) except: (u32, Window),
+    /// The only department whose rows are read; `None` for all. Its rows are sought one by one, so the time does not
+    /// depend on how many departments there are.
+    pub(crate) department: Option<Name>,
 }
 
 /// The key of a row: window, series, outcome.
@@ -140,19 +143,26 @@ impl BookReader<'_> {
         (calendar, compacted_before): (CalendarOffset, Window),
         collector: &mut impl RowSink,
     ) -> rusqlite::Result<()> {
-        let UsageSelection { windows, resolution, except } = selection;
+        let UsageSelection { windows, resolution, except, department } = selection;
+        let queries = if department.is_some() { &OF_DEPARTMENT } else { &OF_ALL };
+        let department = department.as_ref().map(Name::as_str);
         let kept = windows.start.max(compacted_before)..windows.end.max(compacted_before);
         let days = match resolution {
             UsageResolution::Hour => kept.start..kept.start,
             UsageResolution::Day | UsageResolution::Whole => whole_days(calendar, &kept, compacted_before),
         };
         for days in [windows.start..windows.end.min(compacted_before), days.clone()] {
-            self.visit_rows(SELECT_DAYS, params![days.start.0, days.end.0], collector)?;
+            if days.start < days.end {
+                self.visit_rows(queries.days, (&[&days.start.0, &days.end.0], &department), collector)?;
+            }
         }
-        self.visit_rows(SELECT_OPEN_HOURS, params![days.start.0, days.end.0, except.0, except.1.0], collector)?;
+        let of = |windows: &Range<Window>| [windows.start.0, windows.end.0, except.0, except.1.0];
+        let [start, end, epoch, floor] = of(&days);
+        self.visit_rows(queries.open_hours, (&[&start, &end, &epoch, &floor], &department), collector)?;
         for edge in [kept.start..days.start.min(kept.end), days.end.max(kept.start)..kept.end] {
             if edge.start < edge.end {
-                self.visit_rows(SELECT_HOURS, params![edge.start.0, edge.end.0, except.0, except.1.0], collector)?;
+                let [start, end, epoch, floor] = of(&edge);
+                self.visit_rows(queries.hours, (&[&start, &end, &epoch, &floor], &department), collector)?;
             }
         }
         Ok(())
@@ -161,11 +171,15 @@ impl BookReader<'_> {
     fn visit_rows(
         &self,
         query: &str,
-        values: &[&dyn rusqlite::ToSql],
+        (values, department): (&[&dyn rusqlite::ToSql], &Option<&str>),
         collector: &mut impl RowSink,
     ) -> rusqlite::Result<()> {
         let mut query = self.connection.prepare_cached(query)?;
-        let mut rows = query.query(values)?;
+        let mut all = values.to_vec();
+        if department.is_some() {
+            all.push(department);
+        }
+        let mut rows = query.query(&*all)?;
         while let Some(row) = rows.next()? {
             collector.add_row((Window(row.get(0)?), row.get(1)?, outcome_from(row, 2)?), totals_from(row, 3)?);
         }
@@ -194,6 +208,35 @@ fn compacted_day_cut_at(book: &Connection, edge: Window) -> rusqlite::Result<Opt
                  AND NOT EXISTS (SELECT 1 FROM day_sum WHERE day = ?1)";
     book.query_row(query, [edge.0], |row| row.get::<_, Option<u32>>(0)).map(|day| day.map(Window))
 }
+
+/// The queries of a selection.
+pub(crate) struct UsageQueries {
+    pub(crate) days: &'static str,
+    pub(crate) open_hours: &'static str,
+    pub(crate) hours: &'static str,
+}
+
+const OF_ALL: UsageQueries = UsageQueries { days: SELECT_DAYS, open_hours: SELECT_OPEN_HOURS, hours: SELECT_HOURS };
+
+/// The same queries for one department. The windows of the range are counted up, and each row of each series is sought
+/// by its key.
+pub(crate) const OF_DEPARTMENT: UsageQueries = UsageQueries {
+    days: "WITH RECURSIVE span(w) AS (SELECT ?1 UNION ALL SELECT w + 1 FROM span WHERE w + 1 < ?2)
+    SELECT day, series, outcome, commands, units, request_bytes, response_bytes, duration_ns
+    FROM span CROSS JOIN series CROSS JOIN day_sum USING (series)
+    WHERE department = ?3 AND day = w AND outcome NOT IN (0, 100)",
+    open_hours: "SELECT \"window\", series, outcome, sum(commands), sum(units), sum(request_bytes),
+        sum(response_bytes), sum(duration_ns)
+    FROM unsealed CROSS JOIN series CROSS JOIN usage USING (\"window\", epoch, series)
+    WHERE \"window\" >= ?1 AND \"window\" < ?2 AND NOT (epoch = ?3 AND \"window\" >= ?4) AND department = ?5
+    GROUP BY \"window\", series, outcome",
+    hours: "WITH RECURSIVE span(w) AS (SELECT ?1 UNION ALL SELECT w + 1 FROM span WHERE w + 1 < ?2)
+    SELECT \"window\", series, outcome, sum(commands), sum(units), sum(request_bytes),
+        sum(response_bytes), sum(duration_ns)
+    FROM span CROSS JOIN series CROSS JOIN usage USING (series)
+    WHERE department = ?5 AND \"window\" = w AND NOT (epoch = ?3 AND \"window\" >= ?4)
+    GROUP BY \"window\", series, outcome",
+};
 
 const SELECT_HOURS: &str = "SELECT \"window\", series, outcome, sum(commands), sum(units), sum(request_bytes),
         sum(response_bytes), sum(duration_ns)

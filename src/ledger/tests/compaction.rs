@@ -1,6 +1,6 @@
 //! Compaction: sums by day, and days in place of hours.
 
-use crate::ledger::book::usage_query::UsageResolution;
+use crate::ledger::book::usage_query::{OF_DEPARTMENT, UsageQueries, UsageResolution};
 use crate::ledger::fold::OpenRows;
 use crate::ledger::reader::read_usage;
 
@@ -84,7 +84,7 @@ fn hour_sealed_between_two_reads_is_not_counted_twice() {
     let (found, open) = look();
     assert_eq!(found, 1);
     bench.pass(HOUR, &ledger, &meter);
-    let read = |open: &OpenRows, grain| read_usage(&bench.path(), (&ALWAYS, open), grain).expect("rows");
+    let read = |open: &OpenRows, grain| read_usage(&bench.path(), (&ALWAYS, open), (grain, None)).expect("rows");
     for grain in [UsageResolution::Whole, UsageResolution::Day, UsageResolution::Hour] {
         assert_eq!(read(&open, grain), None, "the first reading is out of date");
         let (found, open) = look();
@@ -127,6 +127,58 @@ fn starts_and_reports_by_day_scan_unsealed_hours_only() {
             steps.iter().any(|step| step.contains(table) && !step.starts_with(&by_key))
         };
         assert!(!walks("usage") && !walks("admission"), "{steps:?}");
+    }
+}
+
+/// The rows of a department are sought by their keys: the time does not depend on the usage of others.
+#[test]
+fn queries_of_one_department_seek_its_rows() {
+    let bench = LedgerBench::new();
+    drop(bench.open_one());
+    let book = rusqlite::Connection::open(bench.path()).expect("a book");
+    let UsageQueries { days, open_hours, hours } = OF_DEPARTMENT;
+    for (query, seek) in [
+        (days, "SEARCH day_sum USING PRIMARY KEY (day=? AND series=?"),
+        (open_hours, "SEARCH usage USING PRIMARY KEY (window=? AND series=?"),
+        (hours, "SEARCH usage USING PRIMARY KEY (window=? AND series=?"),
+    ] {
+        let mut plan = book.prepare(&format!("EXPLAIN QUERY PLAN {query}")).expect("a plan");
+        let none = vec![0; plan.parameter_count()];
+        let steps = plan.query_map(rusqlite::params_from_iter(none), |row| row.get("detail")).expect("steps");
+        let steps: Vec<String> = steps.map(|step| step.expect("a step")).collect();
+        assert!(steps.iter().any(|step| step.starts_with(seek)), "{steps:?}");
+        assert!(!steps.iter().any(|step| step.contains("SCAN usage") || step.contains("SCAN day_sum")), "{steps:?}");
+    }
+}
+
+#[test]
+fn usage_of_one_department_is_its_part_of_all_usage() {
+    let bench = LedgerBench::new();
+    let (ledger, meter) = open_compacting(&bench);
+    let count = |number, of| {
+        let ticket = meter.open(&department(number), &command(of), 2, bench.clock.window()).expect("a slot");
+        ticket.settle(Finished::Ok);
+    };
+    for hour in 0..80 {
+        count(1, 1);
+        count(2, 1 + hour % 3);
+        refuse(&meter, &bench.clock);
+        bench.pass(HOUR, &ledger, &meter);
+    }
+    count(2, 9); // in an open hour
+    let now = bench.clock.window();
+    let reader = ledger.reader();
+    let compacted = wait(reader.compacted_before()).expect("the horizon");
+    assert!(compacted > Window(0) && compacted < now, "hours and compacted days");
+    let windows = CalendarOffset::default().day_of(Window(now.0 - 100))..now.next();
+    for number in [1, 2, 3] {
+        let id = department(number).id;
+        let own = |rows: Vec<UsageRow>| rows.into_iter().filter(|row| row.department == id).collect::<Vec<_>>();
+        let by_hour = own(wait(reader.usage_by_hour(windows.clone())).expect("rows"));
+        assert_eq!(by_hour.is_empty(), number == 3);
+        assert_eq!(wait(reader.department_usage_by_hour(&id, windows.clone())).expect("rows"), by_hour, "{id}");
+        let whole = own(wait(reader.usage_total(windows.clone())).expect("rows"));
+        assert_eq!(wait(reader.department_usage_total(&id, windows.clone())).expect("rows"), whole, "{id}");
     }
 }
 

@@ -16,13 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::ORIGIN;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
 use crate::identity::{CertificateFault, CertificateRefusal};
 use crate::limit::{AddressPermit, LimitPermit, LimitRefusal, RateLimitInfo};
 use crate::model::{CommandKey, Department, PeriodLength, Refused};
-use crate::policy::{Command, CorsPolicy, DepartmentPolicy, Grant, RouteMatch, RouteRequest, Subsystem};
+use crate::policy::{Command, CorsPolicy, DepartmentPolicy, Grant, RouteMatch, RouteRequest, Subsystem, UsagePage};
 use crate::proxy::capacity::load_shedding::Overloaded;
 use crate::proxy::message::grammar::malformed::MalformedRequest;
 use crate::proxy::message::request_head::RequestHead;
@@ -62,7 +62,18 @@ pub(crate) struct Admitted {
 struct RoutedCommand {
     subsystem: Arc<Subsystem>,
     command: Arc<Command>,
-    local_response: Option<LocalResponse>,
+    answer: CommandAnswer,
+}
+
+/// Where the response to a command comes from, once it is admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CommandAnswer {
+    /// From a backend, which is chosen after all limits.
+    Backend,
+    /// From the gateway, as the configuration says.
+    Local(LocalResponse),
+    /// From the gateway: the department's own usage.
+    UsagePage,
 }
 
 /// A refusal of a command. A normal result, not an error. Returned boxed, because it is rare and large.
@@ -137,12 +148,15 @@ pub(crate) fn admit(
     let cors_request = placed.command.cors().map(|cors| CorsRequest { cors: Arc::clone(cors), origin: origin() });
     match check_grant_and_limits(context, request, &department, &placed) {
         Ok((grant, budget, in_flight)) => {
-            let RoutedCommand { subsystem, command, local_response } = placed;
-            let destination =
-                local_response.map_or_else(|| Destination::choose(&context.config, &command), Destination::Local);
+            let RoutedCommand { subsystem, command, answer } = placed;
+            let destination = match answer {
+                CommandAnswer::Backend => Destination::choose(&context.config, &command),
+                CommandAnswer::Local(local_response) => Destination::Local(local_response),
+                CommandAnswer::UsagePage => Destination::UsagePage,
+            };
             let call_deadline = context.grpc_timeout.map(|timeout| match destination {
                 Destination::Backend(chosen) => timeout.min(context.backend(chosen).timeouts.deadline),
-                Destination::Local(_) => timeout,
+                Destination::Local(_) | Destination::UsagePage => timeout,
             });
             let deadline = call_deadline.into_iter().chain(command.timeouts.request).min();
             let host = head.host_header();
@@ -181,9 +195,8 @@ fn check_grant_and_limits(
     let refuse =
         |refused, detail: Cow<'static, str>| CommandRefusal::new(&department.department, &command.key, refused, detail);
 
-    let grant = context.config.snapshot.find_grant(department, command);
-    let grant =
-        grant.ok_or_else(|| refuse(Refused::Forbidden, no_grant_detail(&department.department, &command.key)))?;
+    let grant = find_grant(context, department, placed);
+    let grant = grant.map_err(|detail| refuse(Refused::Forbidden, detail))?;
     if request.body().size_hint().lower() > command.body_max {
         return Err(refuse(Refused::TooLarge, "the request body is larger than this command allows".into()));
     }
@@ -211,6 +224,27 @@ fn check_grant_and_limits(
     Ok((grant, budget, in_flight))
 }
 
+/// Finds the grant of a command, or says why there is none. Of its own usage page a department needs no grant, but a
+/// certificate: who may reach a listener without one does not speak for a department.
+fn find_grant(
+    context: &RequestContext,
+    department: &DepartmentPolicy,
+    placed: &RoutedCommand,
+) -> Result<Grant, Cow<'static, str>> {
+    let (snapshot, command) = (&context.config.snapshot, &placed.command);
+    match (placed.answer, &snapshot.usage_page) {
+        (CommandAnswer::UsagePage, Some(page)) => {
+            let has_certificate = context.peer.claimed_identity(snapshot).is_some();
+            let grant = has_certificate.then(|| page.grant(department));
+            grant.ok_or_else(|| "only callers with a certificate of a department can read its usage".into())
+        }
+        _ => {
+            let grant = snapshot.find_grant(department, command);
+            grant.ok_or_else(|| no_grant_detail(&department.department, &command.key))
+        }
+    }
+}
+
 fn check_source(context: &RequestContext, request: &Request<Incoming>, command: &Command) -> Result<(), ()> {
     let Some(sources) = &command.sources else { return Ok(()) };
     let address = context.peer.client_address(request.headers());
@@ -223,7 +257,7 @@ fn check_address_limits(
     request: &Request<Incoming>,
     placed: &RoutedCommand,
 ) -> Result<Option<AddressPermit>, LimitRefusal> {
-    let limits = placed.command.address_limits.as_ref().filter(|_| placed.local_response.is_none());
+    let limits = placed.command.address_limits.as_ref().filter(|_| placed.answer == CommandAnswer::Backend);
     let Some(limits) = limits else { return Ok(None) };
     let address = context.peer.client_address(request.headers());
     context.worker.components.limiters.admit_address(limits, address).map(Some)
@@ -306,7 +340,7 @@ impl RequestContext {
 impl RoutedCommand {
     /// The units to charge. A preflight costs none: it is a query of the browser, not the command.
     fn units(&self) -> u64 {
-        if self.local_response == Some(LocalResponse::Preflight) { 0 } else { self.command.units }
+        if self.answer == CommandAnswer::Local(LocalResponse::Preflight) { 0 } else { self.command.units }
     }
 }
 
@@ -319,6 +353,9 @@ fn route_command(
     request: &Request<Incoming>,
 ) -> Result<RoutedCommand, Box<CommandRefusal>> {
     let snapshot = &context.config.snapshot;
+    if let Some(page) = snapshot.usage_page.as_ref().filter(|_| UsagePage::is_at(head.path)) {
+        return route_to_usage_page(page, department, head.method);
+    }
     let requested_method = CorsPolicy::requested_method(head.method, request.headers());
     let wanted = head.route_request(context.peer.listener());
     if let Some(RouteMatch::Command { subsystem, command, .. }) =
@@ -326,13 +363,16 @@ fn route_command(
         && command.cors().is_some()
     {
         let (subsystem, command) = (Arc::clone(subsystem), Arc::clone(command));
-        return Ok(RoutedCommand { subsystem, command, local_response: Some(LocalResponse::Preflight) });
+        return Ok(RoutedCommand { subsystem, command, answer: CommandAnswer::Local(LocalResponse::Preflight) });
     }
     let unknown = |command, detail| CommandRefusal::new(department, command, Refused::UnknownCommand, detail);
     match snapshot.find_route(&wanted) {
         RouteMatch::Command { subsystem, command, .. } => {
-            let local_response = command.redirect().map(|_| LocalResponse::Redirect);
-            Ok(RoutedCommand { subsystem: Arc::clone(subsystem), command: Arc::clone(command), local_response })
+            let answer = match command.redirect() {
+                Some(_) => CommandAnswer::Local(LocalResponse::Redirect),
+                None => CommandAnswer::Backend,
+            };
+            Ok(RoutedCommand { subsystem: Arc::clone(subsystem), command: Arc::clone(command), answer })
         }
         RouteMatch::NoCommand { subsystem } => {
             let methods = snapshot.methods_at(&wanted);
@@ -345,6 +385,23 @@ fn route_command(
         }
         RouteMatch::NoSubsystem => Err(unknown(&CommandKey::unknown(), "no subsystem matches this host and path")),
     }
+}
+
+/// The usage page, before every subsystem of the configuration: nothing at its path is ever forwarded.
+fn route_to_usage_page(
+    page: &UsagePage,
+    department: &Department,
+    method: &Method,
+) -> Result<RoutedCommand, Box<CommandRefusal>> {
+    if !UsagePage::has_method(method) {
+        let key = &page.subsystem.unknown;
+        let mut refusal = CommandRefusal::new(department, key, Refused::UnknownCommand, unknown_command_detail(true));
+        refusal.status = Some(StatusCode::METHOD_NOT_ALLOWED);
+        refusal.allow = Some(HeaderValue::from_static(UsagePage::METHODS));
+        return Err(refusal);
+    }
+    let (subsystem, command) = (Arc::clone(&page.subsystem), Arc::clone(&page.command));
+    Ok(RoutedCommand { subsystem, command, answer: CommandAnswer::UsagePage })
 }
 
 fn open_command(

@@ -16,6 +16,8 @@ pub(crate) enum Destination {
     Backend(ChosenBackend),
     /// From the gateway itself.
     Local(LocalResponse),
+    /// From the gateway itself: the department's own usage.
+    UsagePage,
 }
 
 /// The backend of one command. It is chosen once: all attempts use its servers.

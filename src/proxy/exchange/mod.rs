@@ -4,12 +4,13 @@
 //!
 //! - Every request is counted as received before any decision.
 //! - A request leaves this function in one of three ways: forwarded (the ticket rides in the response body), answered
-//!   with a local response (one from the configuration, or that of a missing backend), or refused and counted as
-//!   refused.
+//!   with a local response (one from the configuration, that of a missing backend, or the department's own usage), or
+//!   refused and counted as refused.
 //! - hyper drops this future when the caller disconnects. That is safe at every `.await`: all counting is done by
 //!   values that settle when they are dropped.
 //!
-//! Leaves to others: the decision (`admit`), the transport (`forward`), the refusal (`refuse`).
+//! Leaves to others: the decision (`admit`), the transport (`forward`), the usage page (`usage_response`), the refusal
+//! (`refuse`).
 
 mod admit;
 mod bandwidth_limiter;
@@ -27,6 +28,7 @@ pub(crate) mod response_body;
 mod response_head;
 pub(crate) mod tunnel;
 pub(crate) mod upstream_head;
+mod usage_response;
 
 use std::future::ready;
 use std::rc::Rc;
@@ -45,6 +47,7 @@ use self::forward::forward;
 use self::local_response::respond_locally;
 use self::refuse::refuse;
 use self::response_body::ExchangeResult;
+use self::usage_response::respond_with_usage;
 use super::message::grammar::HeadLimits;
 use super::message::grammar::malformed::MalformedRequest;
 use super::message::interim_response::InterimTarget;
@@ -78,7 +81,10 @@ pub(crate) fn exchange(
         Ok(admitted) => match admitted.destination {
             Destination::Backend(chosen) => Either::Left(forward(context, admitted, chosen, request)),
             Destination::Local(local_response) => {
-                Either::Right(Either::Left(respond_locally(context, admitted, local_response, request)))
+                Either::Right(Either::Left(Either::Left(respond_locally(context, admitted, local_response, request))))
+            }
+            Destination::UsagePage => {
+                Either::Right(Either::Left(Either::Right(respond_with_usage(context, admitted, request))))
             }
         },
         Err(refusal) => {

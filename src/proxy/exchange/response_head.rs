@@ -77,7 +77,7 @@ impl Admitted {
     fn share_edits(&self) -> Option<&ShareEdits> {
         match self.destination {
             Destination::Backend(chosen) => chosen.share_edits(&self.command),
-            Destination::Local(_) => None,
+            Destination::Local(_) | Destination::UsagePage => None,
         }
     }
 }

@@ -35,6 +35,7 @@ use super::capacity::load_shedding::InFlightLimiter;
 use super::io::tick_timer::TickTimers;
 use super::message::request_id::{RequestId, RequestIdGenerator, TRACEPARENT};
 use super::upstream::{PoolSettings, UpstreamHealth, WorkerPools, WorkerShare};
+use super::usage_page::UsagePages;
 
 /// The maximum number of responses that one worker compresses at once: a gzip stream has about 300 KiB of state.
 pub(crate) const GZIP_STREAMS_MAX: usize = 64;
@@ -61,6 +62,8 @@ pub struct TrafficComponents {
     pub trace_export: Option<Arc<TraceExport>>,
     /// The open connections per listener, department and address.
     pub connection_limits: Arc<ConnectionLimits>,
+    /// The thread that makes usage pages.
+    pub usage_pages: UsagePages,
     /// Whether the gateway will stop.
     pub departure: Departure,
     /// The source of time.

@@ -5,8 +5,10 @@
 //! - One ledger is read after the other, so memory holds the rows of one.
 //! - A report is of all ledgers that were named, or there is none.
 //!
-//! Leaves to `ledger_paths`: finding the ledgers. Leaves to `distinct_ledgers`: which may be added. Leaves to
-//! `scraped`: a Prometheus.
+//! Leaves to `forecast`: `tallygate report forecast`. Leaves to `ledger_paths`: finding the ledgers. Leaves to
+//! `distinct_ledgers`: which may be added. Leaves to `scraped`: a Prometheus.
+
+mod forecast;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,6 +28,7 @@ use crate::report::{
     render, utc_seconds_text,
 };
 
+use self::forecast::{ForecastArgs, report_forecast};
 use super::check::plural;
 use super::ledger_paths::LedgerPaths;
 use super::scraped::reconcile::{self, ReconcileArgs};
@@ -46,6 +49,8 @@ enum ReportCommand {
     /// Compares ledgers with a Prometheus by department and day, and names the causes of differences; exit code 1 if
     /// anything stays unexplained
     Reconcile(ReconcileArgs),
+    /// What departments will have used at the end of the month, and when they will meet their quotas
+    Forecast(ForecastArgs),
 }
 
 /// Arguments of `tallygate report usage`.
@@ -91,6 +96,7 @@ pub fn report(args: &ReportArgs, clock: &Clock, out: &mut impl Write) -> anyhow:
     match &args.command {
         ReportCommand::Usage(args) => report_usage(args, clock, out),
         ReportCommand::Reconcile(args) => reconcile::reconcile(args, clock, out),
+        ReportCommand::Forecast(args) => report_forecast(args, clock, out),
     }
 }
 
