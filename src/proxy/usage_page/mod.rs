@@ -2,7 +2,7 @@
 //!
 //! Guarantees:
 //! - At most one page is made at a time, and at most [`QUESTIONS_MAX`] questions wait. A worker only waits, and goes on
-//!   with other commands.
+//!   with other commands, for at most [`ANSWER_TIMEOUT`].
 //! - A page is made from the ledger at most every [`PAGE_TIME`] for each department. Each page says when it was made.
 //! - A page has the usage of one department, and no name of another.
 //!
@@ -19,6 +19,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::ledger::LedgerReader;
@@ -33,6 +34,8 @@ pub(crate) use self::accepted_format::preferred_format;
 
 /// How long a page is shown before it is made again.
 pub(crate) const PAGE_TIME: Duration = Duration::from_secs(60);
+/// How long a caller waits for a page: longer than a ledger on a busy disk needs, shorter than callers wait.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most questions that wait.
 const QUESTIONS_MAX: usize = 64;
 
@@ -98,12 +101,19 @@ impl UsagePages {
 
     /// The page that answers a question.
     pub(crate) async fn page_for(&self, question: UsageQuestion) -> Result<UsagePageText, UsageUnavailable> {
+        self.page_within(ANSWER_TIMEOUT, question).await
+    }
+
+    async fn page_within(&self, wait: Duration, question: UsageQuestion) -> Result<UsagePageText, UsageUnavailable> {
         let (reply, answer) = oneshot::channel();
         self.0.try_send((question, reply)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => UsageUnavailable::Busy,
             mpsc::error::TrySendError::Closed(_) => UsageUnavailable::Unreadable,
         })?;
-        answer.await.unwrap_or(Err(UsageUnavailable::Unreadable))
+        match timeout(wait, answer).await {
+            Ok(answer) => answer.unwrap_or(Err(UsageUnavailable::Unreadable)),
+            Err(_) => Err(UsageUnavailable::Unreadable),
+        }
     }
 }
 
@@ -128,6 +138,14 @@ impl UsagePageQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn ledger_that_does_not_answer_ends_the_wait() {
+        let (pages, _queue) = UsagePages::queue();
+        let (department, format) = (Department::unknown(), UsagePageFormat::Html);
+        let question = UsageQuestion { department, certificate_ends: None, format };
+        assert_eq!(pages.page_within(Duration::ZERO, question).await.map(|_| ()), Err(UsageUnavailable::Unreadable));
+    }
 
     #[tokio::test]
     async fn full_queue_refuses_at_once_and_a_stopped_thread_is_no_wait() {
