@@ -260,10 +260,10 @@ impl OwnUsage {
         serde_json::to_string_pretty(&page).unwrap_or_default() + "\n"
     }
 
-    fn certificate(&self, ends: Option<Timestamp>) -> Option<CertificateEnd> {
+    fn certificate(&self, ends: Option<Timestamp>) -> Option<OwnCertificateEnd> {
         let ends = ends?;
         let days_left = ends.duration_since(self.moment.now).as_hours() / 24;
-        Some(CertificateEnd { ends_at: utc_seconds_text(ends), days_left })
+        Some(OwnCertificateEnd { ends_at: utc_seconds_text(ends), days_left })
     }
 }
 
@@ -271,12 +271,12 @@ impl OwnUsage {
 struct JsonPage<'a> {
     #[serde(flatten)]
     usage: &'a OwnUsage,
-    certificate: Option<CertificateEnd>,
+    certificate: Option<OwnCertificateEnd>,
 }
 
 /// The end of the certificate that asked.
 #[derive(Clone, Debug, Serialize)]
-struct CertificateEnd {
+struct OwnCertificateEnd {
     ends_at: String,
     /// Whole days, rounded down; negative once it has ended.
     days_left: i64,

@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::report::render::human_units::grouped_digits;
 
-use super::{CertificateEnd, MeasureForecast, OwnUsage, PeriodSummary, QuotaRow};
+use super::{OwnCertificateEnd, MeasureForecast, OwnUsage, PeriodSummary, QuotaRow};
 
 /// The value of `Content-Security-Policy`: nothing but the style sheet of the page, by its SHA-256.
 pub const USAGE_PAGE_POLICY: &str = "default-src 'none'; style-src 'sha256-hsWO347rEYh0O89HJHfuIeZ1UJXhFrszo8LujfBZBj0='; base-uri 'none'; form-action \
@@ -58,12 +58,12 @@ impl OwnUsage {
         format!("{} (UTC{})", local.strftime("%Y-%m-%d %H:%M"), self.calendar)
     }
 
-    fn heading(&self, certificate: Option<&CertificateEnd>) -> Markup {
+    fn heading(&self, certificate: Option<&OwnCertificateEnd>) -> Markup {
         html! {
             header {
                 h1 { (self.department_name) }
                 p.quiet { "Department " code { (self.department) } " on " (self.data.gateway) ". As of " (self.local(&self.made_at)) "." }
-                @if let Some(CertificateEnd { ends_at, days_left }) = certificate {
+                @if let Some(OwnCertificateEnd { ends_at, days_left }) = certificate {
                     p class=[(*days_left < WARN_DAYS).then_some("alarm")] {
                         "Your certificate ends on " (self.local(ends_at)) ", in " (days_left) " days."
                         @if *days_left < WARN_DAYS { " Renew it in time: after its end every call fails." }

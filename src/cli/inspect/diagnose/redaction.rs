@@ -131,7 +131,7 @@ mod tests {
             ("error=bad password=hunter2 status=401", "error=bad password=[left out] status=401"),
             (r#"{"apiKey":"hunter2","path":"/a"}"#, r#"{"apiKey":[left out],"path":"/a"}"#),
             ("Authorization: Bearer abc.def-123", "Authorization: [left out]"),
-            (r#""cookie": "a=b; c=d", "x": 1"#, r#""cookie": "[left out]", "x": 1"#),
+            (r#""cookie": "a=b; c=d", "x": 1"#, r#""cookie": [left out], "x": 1"#),
             ("/login?access_token=hunter2&x=1", "/login?access_token=[left out]&x=1"),
             ("jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln end", "jwt [left out] end"),
             ("basic aHVudGVyMg== x", "basic [left out] x"),
