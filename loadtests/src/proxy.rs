@@ -17,7 +17,7 @@ use crate::process::{Child, Launch, free_address};
 use crate::workshop::Workshop;
 
 /// Startup timeout of a proxy.
-const START_LIMIT: Duration = Duration::from_secs(15);
+pub const START_LIMIT: Duration = Duration::from_secs(15);
 
 /// The proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

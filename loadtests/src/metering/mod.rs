@@ -1,4 +1,5 @@
-//! `loadtests metering`: measures the cost of counting a command, and the cost of waiting for the disk.
+//! `loadtests metering`: measures the cost of counting a command, of waiting for the disk, and of telling about it: the
+//! access log and traces.
 //!
 //! Guarantees:
 //! - All variants are the same gateway at the same work, in one interleaved run, alone on its core.
@@ -7,8 +8,10 @@
 //!
 //! The run judges no figure: a missed target is only shown.
 
+mod collector;
 mod result;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +22,7 @@ use crate::books::book_when_folded;
 use crate::cpu::Cpu;
 use crate::driver::{Drive, Protocol, Report};
 use crate::machine::{Machine, today};
-use crate::proxy::{Durability, Kind, Proxy, Setup};
+use crate::proxy::{Durability, Kind, Proxy, START_LIMIT, Setup};
 use crate::workshop::Workshop;
 use result::{Figure, Measured, Sample};
 
@@ -45,6 +48,9 @@ pub struct Metering {
     /// Commands in a sample; a fifth of it where latency is measured
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(20_000..=10_000_000))]
     pub commands: u64,
+    /// Measure the access log and traces instead of counting
+    #[arg(long)]
+    pub observing: bool,
     /// File of the result; the table is written beside it [default: loadtests/results/DATE-metering.json]
     #[arg(long)]
     pub out: Option<PathBuf>,
@@ -60,6 +66,25 @@ pub enum Variant {
     Machine,
     /// Nothing is counted.
     Uncounted,
+    /// The access log has a line of JSON for each command, in a file.
+    AccessLog,
+    /// Traces are on, and one command of a hundred is sampled. A collector takes the spans.
+    Traces,
+    /// Traces are on, and every command is sampled.
+    AllTraces,
+}
+
+impl Variant {
+    /// The configuration that it adds.
+    fn settings(self, folder: &Path, collector: SocketAddr) -> String {
+        let sample = match self {
+            Self::Process | Self::Machine | Self::Uncounted => return String::new(),
+            Self::AccessLog => return format!("accessLog: {{ output: {} }}\n", folder.join("access.log").display()),
+            Self::Traces => "1/100",
+            Self::AllTraces => "all",
+        };
+        format!("tracing: {{ endpoint: \"http://{collector}\", sample: {sample} }}\n")
+    }
 }
 
 /// The kinds of work.
@@ -84,6 +109,15 @@ const PAIRS: [(Work, Variant, Variant); 4] = [
     (Work::Slow, Variant::Machine, Variant::Process),
 ];
 
+/// The comparisons of `--observing`.
+const OBSERVING_PAIRS: [(Work, Variant, Variant); 5] = [
+    (Work::H1, Variant::AccessLog, Variant::Process),
+    (Work::H2, Variant::AccessLog, Variant::Process),
+    (Work::H1, Variant::Traces, Variant::Process),
+    (Work::H2, Variant::Traces, Variant::Process),
+    (Work::H1, Variant::AllTraces, Variant::Process),
+];
+
 /// Measures, prints and stores the result.
 pub fn metering(options: &Metering) -> Result<()> {
     let machine = Machine::here()?;
@@ -93,23 +127,28 @@ pub fn metering(options: &Metering) -> Result<()> {
         date: today()?,
         command_line: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
         machine,
-        figures: PAIRS.into_iter().filter_map(|pair| Figure::of(pair, &samples)).collect(),
+        figures: pairs(options).iter().filter_map(|pair| Figure::of(*pair, &samples)).collect(),
         samples,
     };
     println!("{}", measured.table());
     measured.keep(options.out.as_deref())
 }
 
+fn pairs(options: &Metering) -> &'static [(Work, Variant, Variant)] {
+    if options.observing { &OBSERVING_PAIRS } else { &PAIRS }
+}
+
 fn measure(options: &Metering) -> Result<Vec<Sample>> {
+    let collector = collector::start()?;
     let (quick, slow) = (Workshop::open(Some(LOAD_CORE))?, Workshop::open_with(Some(LOAD_CORE), UPSTREAM_TAKES)?);
     let mut samples = Vec::new();
     for round in 1..=options.rounds {
-        for (work, one, other) in PAIRS {
+        for &(work, one, other) in pairs(options) {
             let workshop = if work == Work::Slow { &slow } else { &quick };
             for variant in [one, other] {
                 let Some(program) = program(options, variant).filter(|_| is_wanted(options, other)) else { continue };
                 let what = format!("round {round}, {work:?}, {variant:?}");
-                let sample = sample(workshop, (program, variant), work, options.commands);
+                let sample = sample((workshop, collector), (program, variant), work, options.commands);
                 let (cpu, report) = sample.with_context(|| format!("measuring failed: {what}"))?;
                 let sample = Sample::new((round, work, variant), cpu, &report);
                 eprintln!("{what}: {sample}");
@@ -126,17 +165,24 @@ fn is_wanted(options: &Metering, against: Variant) -> bool {
 
 fn program(options: &Metering, variant: Variant) -> Option<&Path> {
     match variant {
-        Variant::Process | Variant::Machine => Some(&options.tallygate),
         Variant::Uncounted => options.uncounted.as_deref(),
+        _ => Some(&options.tallygate),
     }
 }
 
 /// Takes one sample: a freshly started gateway and one driver.
-fn sample(workshop: &Workshop, who: (&Path, Variant), work: Work, commands: u64) -> Result<(Cpu, Report)> {
+fn sample(
+    (workshop, collector): (&Workshop, SocketAddr),
+    who: (&Path, Variant),
+    work: Work,
+    commands: u64,
+) -> Result<(Cpu, Report)> {
     workshop.upstream().reset()?;
     let durability = if who.1 == Variant::Machine { Durability::Machine } else { Durability::Process };
     let (program, core) = (who.0.to_owned(), Some(PROXY_CORE));
-    let gateway = Proxy::start(&Setup { kind: Kind::Tallygate, program, core, workers: 1, durability }, workshop)?;
+    let setup = Setup { kind: Kind::Tallygate, program, core, workers: 1, durability };
+    let settings = |text: String, folder: &Path| Ok(text + &who.1.settings(folder, collector));
+    let gateway = Proxy::start_with(&setup, workshop, START_LIMIT, settings)?;
     let mut driver = workshop.driver(&plan(workshop, &gateway, work, commands))?;
     driver.warm()?;
     let before = gateway.cpu()?;
