@@ -307,8 +307,8 @@ impl Controller {
             if wanted.may_settle_all() && self.settled.has_page(page) {
                 continue;
             }
-            let are_settled = page.iter().map(|route| self.compare_route(wanted.route(route), &mut compared));
-            if are_settled.fold(true, |all, is_settled| all && is_settled) {
+            let unsettled = page.iter().filter(|route| !self.compare_route(wanted.route(route), &mut compared));
+            if unsettled.count() == 0 {
                 self.settled.note_page(page);
             }
         }
