@@ -26,6 +26,7 @@ mod writer;
 
 pub use counts::{AccessCounts, DropReason};
 pub use live_log::{AccessLog, PreparedAccessLog};
+pub(super) use record::BoxedRecord;
 pub use record::{AccessRecord, RecordText};
 pub use recorder::AccessRecorder;
 pub use sink::AccessLogOpenError;

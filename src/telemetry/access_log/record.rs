@@ -60,7 +60,7 @@ pub struct AccessRecord {
 }
 
 /// A record as workers and the writer pass it on: by its address, because it is large and moves four times.
-pub(super) type BoxedRecord = Box<AccessRecord>;
+pub(in crate::telemetry) type BoxedRecord = Box<AccessRecord>;
 
 /// A text of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::TracingSettings;
 use crate::model::{Name, TraceContext};
-use crate::telemetry::AccessRecord;
+use crate::telemetry::access_log::BoxedRecord;
 
 use super::collector::Collector;
 use super::counts::{SpanCounts, SpanDropReason};
@@ -32,7 +32,7 @@ const END_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct TraceExport {
     sampler: TraceSampler,
-    records: mpsc::Sender<Box<AccessRecord>>,
+    records: mpsc::Sender<BoxedRecord>,
     counts: Arc<SpanCounts>,
     ending: Mutex<Option<ExportEnding>>,
 }
@@ -83,7 +83,7 @@ impl TraceExport {
     }
 
     /// Hands records over, and leaves the batch empty.
-    pub(crate) fn push(&self, batch: &mut Vec<Box<AccessRecord>>) {
+    pub(crate) fn push(&self, batch: &mut Vec<BoxedRecord>) {
         let mut dropped = 0;
         for record in batch.drain(..) {
             dropped += u64::from(self.records.try_send(record).is_err());
@@ -112,6 +112,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::config::TraceEndpoint;
+    use crate::telemetry::AccessRecord;
 
     pub(crate) fn settings(port: u16) -> TracingSettings {
         TracingSettings {
@@ -130,7 +131,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn records(count: u64) -> Vec<Box<AccessRecord>> {
+    fn records(count: u64) -> Vec<BoxedRecord> {
         let record = |number| {
             let mut record = AccessRecord::new(Timestamp::UNIX_EPOCH, 1, SocketAddr::from(([127, 0, 0, 1], 9)));
             record.trace = Some(Box::new(TraceContext { trace_id: 1, span_id: number, parent: None }));

@@ -15,7 +15,7 @@ use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::telemetry::AccessRecord;
+use crate::telemetry::access_log::BoxedRecord;
 
 use super::collector::{Collector, CollectorFault};
 use super::counts::{SpanCounts, SpanDropReason};
@@ -44,11 +44,7 @@ pub(super) struct SpanExporter {
 
 impl SpanExporter {
     /// Sends what comes, until it is told to close.
-    pub(super) async fn run(
-        mut self,
-        mut records: mpsc::Receiver<Box<AccessRecord>>,
-        mut closing: oneshot::Receiver<()>,
-    ) {
+    pub(super) async fn run(mut self, mut records: mpsc::Receiver<BoxedRecord>, mut closing: oneshot::Receiver<()>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         loop {
             tokio::select! {
@@ -67,11 +63,7 @@ impl SpanExporter {
         }
     }
 
-    async fn export_rest(
-        &mut self,
-        records: &mut mpsc::Receiver<Box<AccessRecord>>,
-        batch: &mut Vec<Box<AccessRecord>>,
-    ) {
+    async fn export_rest(&mut self, records: &mut mpsc::Receiver<BoxedRecord>, batch: &mut Vec<BoxedRecord>) {
         loop {
             while batch.len() < BATCH_MAX
                 && let Ok(record) = records.try_recv()
@@ -86,7 +78,7 @@ impl SpanExporter {
     }
 
     /// Sends a batch, and leaves it empty.
-    async fn export(&mut self, batch: &mut Vec<Box<AccessRecord>>) {
+    async fn export(&mut self, batch: &mut Vec<BoxedRecord>) {
         let spans = batch.len() as u64;
         let body = Bytes::from(export_request(&self.resource, batch).encode_to_vec());
         let mut pause = FIRST_PAUSE;
@@ -142,7 +134,7 @@ impl SpanExporter {
 
 /// Waits for the first record, then for more of them, until the batch is full or its time is over. What it has received
 /// is in the batch, also when it is dropped.
-async fn fill(records: &mut mpsc::Receiver<Box<AccessRecord>>, batch: &mut Vec<Box<AccessRecord>>) {
+async fn fill(records: &mut mpsc::Receiver<BoxedRecord>, batch: &mut Vec<BoxedRecord>) {
     if records.recv_many(batch, BATCH_MAX).await == 0 {
         return std::future::pending().await; // every sender has gone: only the end is left
     }

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::telemetry::AccessRecord;
+use crate::telemetry::access_log::BoxedRecord;
 
 use super::export::TraceExport;
 
@@ -19,7 +19,7 @@ const BATCH_MAX: usize = 64;
 #[derive(Debug)]
 pub struct SpanRecorder {
     export: Option<Arc<TraceExport>>,
-    batch: RefCell<Vec<Box<AccessRecord>>>,
+    batch: RefCell<Vec<BoxedRecord>>,
     _not_send: PhantomData<Rc<()>>,
 }
 
@@ -30,7 +30,7 @@ impl SpanRecorder {
     }
 
     /// Takes the record of a sampled command that has ended.
-    pub fn record(&self, record: Box<AccessRecord>) {
+    pub fn record(&self, record: BoxedRecord) {
         let mut batch = self.batch.borrow_mut();
         batch.push(record);
         if batch.len() >= BATCH_MAX {
@@ -46,7 +46,7 @@ impl SpanRecorder {
         }
     }
 
-    fn hand_over(&self, batch: &mut Vec<Box<AccessRecord>>) {
+    fn hand_over(&self, batch: &mut Vec<BoxedRecord>) {
         match &self.export {
             Some(export) => export.push(batch),
             None => batch.clear(),

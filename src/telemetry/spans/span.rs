@@ -16,6 +16,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 
 use crate::model::{Blame, TraceContext};
+use crate::telemetry::access_log::BoxedRecord;
 use crate::telemetry::{AccessRecord, RecordText};
 
 /// Flags of a span: sampled, and whether its parent is in another process (`SPAN_FLAGS_CONTEXT_*`).
@@ -39,7 +40,7 @@ const TEXTS: [(RecordText, &str); 11] = [
 ];
 
 /// The request with the spans of these records. A record without a place in a trace is left out.
-pub(super) fn export_request(resource: &Resource, records: &[Box<AccessRecord>]) -> ExportTraceServiceRequest {
+pub(super) fn export_request(resource: &Resource, records: &[BoxedRecord]) -> ExportTraceServiceRequest {
     let spans = records.iter().filter_map(|record| Some(span_of(record, record.trace.as_deref()?))).collect();
     let scope = InstrumentationScope {
         name: "tallygate".to_owned(),
