@@ -157,7 +157,7 @@ pub struct UsageReconciliation {
     pub is_over: bool,
     /// The hours whose series contradict each other, and none of them is that of the ledger.
     pub contradictory: Vec<Window>,
-    /// Values that differ and have no cause: the first [`DIFFERING_MAX`].
+    /// Values that differ and have no cause: the first hundred.
     pub differing: Vec<DifferingValue>,
     /// The number of further ones.
     pub more_differing: u64,

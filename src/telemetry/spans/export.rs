@@ -91,7 +91,7 @@ impl TraceExport {
         self.counts.add_dropped(SpanDropReason::QueueFull, dropped);
     }
 
-    /// Sends the spans that wait, and ends the thread. Blocks until then, at most for [`CLOSE_TIMEOUT`] and a second.
+    /// Sends the spans that wait, and ends the thread. Blocks until then, for at most four seconds.
     pub fn close(&self) {
         let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(ExportEnding { close, ended }) = ending else { return };
