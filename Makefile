@@ -84,6 +84,10 @@ cluster-proofs: ## measure the controller and roll-outs on a test cluster, as ro
 conformance: ## run the Gateway API's conformance suite on a cluster of its own, as root, after `make image`: tests/conformance/README.md; three minutes after the first build
 	@tests/conformance/conformance run $(ARGS)
 
+.PHONY: traces-test
+traces-test: need-compiler ## send traces to a real OpenTelemetry Collector; builds it from its Go modules once (some minutes)
+	@tests/tracing/run
+
 # The package for Kubernetes: deploy/README.md.
 .PHONY: image chart-test chart-cluster-test
 image: ## build the container image FROM scratch, static and reproducible, with its bill of materials, into target/image
