@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::report::render::human_units::grouped_digits;
 
-use super::{OwnCertificateEnd, MeasureForecast, OwnUsage, PeriodSummary, QuotaRow};
+use super::{MeasureForecast, OwnCertificateEnd, OwnUsage, PeriodSummary, QuotaRow};
 
 /// The value of `Content-Security-Policy`: nothing but the style sheet of the page, by its SHA-256.
 pub const USAGE_PAGE_POLICY: &str = "default-src 'none'; style-src 'sha256-hsWO347rEYh0O89HJHfuIeZ1UJXhFrszo8LujfBZBj0='; base-uri 'none'; form-action \
