@@ -4,7 +4,8 @@
 //! Leaves to `report`: the comparison.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
@@ -22,7 +23,10 @@ const MOVED_HOURS: u32 = 26;
 /// Reads the file of a subsystem's counts.
 pub(super) fn read_counts(file: &Path) -> Result<SubsystemCounts, BadUsage> {
     let refused = |why: String| BadUsage(format!("--subsystem-counts {}: {why}", file.display()));
-    let content = fs::read(file).map_err(|error| refused(error.to_string()))?;
+    let mut content = Vec::new();
+    // One byte more than is allowed, so that `parse` sees that there is more.
+    let read = File::open(file).and_then(|file| file.take(SubsystemCounts::BYTES_MAX + 1).read_to_end(&mut content));
+    read.map_err(|error| refused(error.to_string()))?;
     SubsystemCounts::parse(&content).map_err(|error| refused(error.to_string()))
 }
 

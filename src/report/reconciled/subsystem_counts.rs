@@ -11,9 +11,6 @@ use jiff::civil::Date;
 
 use crate::model::Name;
 
-/// The most bytes of a file: a year of 300 departments and 100 subsystems.
-const FILE_BYTES_MAX: usize = 1 << 30;
-
 /// The commands that subsystems have counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubsystemCounts {
@@ -49,7 +46,7 @@ pub enum BadSubsystemCounts {
     TooMany(u64),
     /// The file is too large.
     #[error("it has more than {0} MiB; sum it by department and day first")]
-    TooLarge(usize),
+    TooLarge(u64),
     /// There is no line.
     #[error("it has no line below its header")]
     Empty,
@@ -64,10 +61,13 @@ struct CountColumns {
 }
 
 impl SubsystemCounts {
+    /// The most bytes of a file: a year of 300 departments and 100 subsystems has half of it.
+    pub const BYTES_MAX: u64 = 1 << 30;
+
     /// Parses the content of a file. A byte order mark at its start is skipped.
     pub fn parse(text: &[u8]) -> Result<Self, BadSubsystemCounts> {
-        if text.len() > FILE_BYTES_MAX {
-            return Err(BadSubsystemCounts::TooLarge(FILE_BYTES_MAX >> 20));
+        if text.len() as u64 > Self::BYTES_MAX {
+            return Err(BadSubsystemCounts::TooLarge(Self::BYTES_MAX >> 20));
         }
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
