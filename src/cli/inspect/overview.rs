@@ -105,6 +105,7 @@ pub(super) struct DepartmentRow {
     /// The part of the refused ones that met a limit.
     pub(super) limited_per_second: PerSecond,
     pub(super) in_flight: u64,
+    /// The used part of the quota that is used most, of those per day and per month, in units and in commands.
     pub(super) quota_used_percent: Option<u64>,
 }
 
@@ -267,9 +268,9 @@ fn department_rows(growth: &Growth<'_>) -> Vec<DepartmentRow> {
         rows.entry(department).or_insert_with_key(|department| DepartmentRow::new(department)).in_flight =
             whole(Some(in_flight));
     }
-    for (department, used) in later.sums_by("tallygate_quota_used_ratio", "department") {
-        rows.entry(department).or_insert_with_key(|department| DepartmentRow::new(department)).quota_used_percent =
-            Some(whole(Some(used * 100)));
+    for quota in later.samples("tallygate_quota_used_ratio") {
+        let row = rows.entry(quota.label("department")).or_insert_with_key(|department| DepartmentRow::new(department));
+        row.quota_used_percent = row.quota_used_percent.max(Some(whole(Some(quota.millionths * 100))));
     }
     let mut rows: Vec<_> = rows.into_values().collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.commands_per_second)); // equal ones stay in the order of their names
@@ -484,7 +485,9 @@ pub(super) mod tests {
         let page = "tallygate_ledger_imbalance -3\ntallygate_ledger_synced_timestamp_seconds 1795492803.5\n\
                     tallygate_certificate_expiry_timestamp_seconds{role=\"server\",name=\"gateway\"} 1795492904\n\
                     tallygate_certificate_expiry_timestamp_seconds{role=\"crl\",name=\"city\"} 1795492799\n\
-                    tallygate_quota_used_ratio{department=\"a\"} 0.8249\n\
+                    tallygate_quota_used_ratio{department=\"a\",per=\"day\",measure=\"units\"} 0.31\n\
+                    tallygate_quota_used_ratio{department=\"a\",per=\"month\",measure=\"units\"} 0.8249\n\
+                    tallygate_quota_used_ratio{department=\"a\",per=\"month\",measure=\"commands\"} 0.5\n\
                     tallygate_upstream_ejected{subsystem=\"s\",upstream=\"10.0.0.1:80\"} 1\n\
                     tallygate_upstream_ejected{subsystem=\"s\",upstream=\"10.0.0.2:80\"} 0\n";
         let shown = overview("", page);
