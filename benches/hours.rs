@@ -1,6 +1,8 @@
 //! The page of a sealed hour (`/metrics/hours`), from the ledger's files to its last byte: 300 and 30,000 departments,
 //! each with 10 subsystems. Beside the times it prints how much the memory of the process grew at most meanwhile.
 
+#![expect(clippy::print_stdout, reason = "criterion has no place for memory")]
+
 use std::io;
 use std::time::Duration;
 
