@@ -26,7 +26,7 @@ test: need-compiler need-tests ## run all tests of all crates; installs nginx, a
 PROMETHEUS3 = $(abspath $(TARGET_DIR))/prometheus3
 
 .PHONY: prometheus3-test
-prometheus3-test: need-compiler need-tests ## test exact hours in Prometheus, reports and reconciliation against Prometheus 3; builds it from its Go module once
+prometheus3-test: need-compiler need-tests ## test exact hours in Prometheus, reports and reconciliation against Prometheus 3; builds it from its Go module once (four minutes of processor time)
 	@scripts/need go
 	tests/prometheus3/build.sh $(PROMETHEUS3)
 	TALLYGATE_TEST_TOOLS=$(PROMETHEUS3) $(CARGO) test --locked --test tests -- operator::backfill operator::reconciliation \
