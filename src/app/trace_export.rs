@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::config::{ConfigProblem, ConfigProblems, Configuration};
-use crate::identity::{DiskFiles, PemStore, SubsystemTlsFiles};
+use crate::identity::system_client_tls;
 use crate::telemetry::{Telemetry, TraceExport};
 
 use super::app_error::AppError;
@@ -20,23 +20,14 @@ pub(crate) fn start_trace_export(
     clock: &Clock,
 ) -> Result<Option<Arc<TraceExport>>, AppError> {
     let Some(settings) = &configuration.settings.tracing else { return Ok(None) };
-    let tls = if settings.endpoint.is_tls { Some(system_tls(clock)?) } else { None };
+    let tls = if settings.endpoint.is_tls { Some(collector_tls(clock)?) } else { None };
     let gateway = (&configuration.settings.gateway, tls);
     Ok(Some(TraceExport::start(settings, telemetry.span_counts(), gateway)?))
 }
 
-/// The TLS configuration with the authorities of the system, or of `SSL_CERT_FILE`.
-fn system_tls(clock: &Clock) -> Result<Arc<rustls::ClientConfig>, ConfigProblems> {
-    let files = SubsystemTlsFiles {
-        authorities: Vec::new(),
-        system_authorities: true,
-        subject_alt_names: Vec::new(),
-        client_certificate: None,
-        server_name: None,
-        protocol: Some("http/1.1"),
-    };
-    let loaded = files.load(&PemStore::new(&DiskFiles), clock);
-    loaded.map(|tls| tls.config).map_err(|problems| {
+/// The TLS configuration towards a collector.
+fn collector_tls(clock: &Clock) -> Result<Arc<rustls::ClientConfig>, ConfigProblems> {
+    system_client_tls(clock).map_err(|problems| {
         let problem = |what: String| ConfigProblem::new("tracing.endpoint", format!("its authorities: {what}"));
         ConfigProblems(problems.into_iter().map(|one| problem(one.what)).collect())
     })

@@ -38,7 +38,7 @@ pub use certificate::verified_caller::Caller;
 pub use sni::host_pattern::HostPattern;
 pub use sni::server_names::{ConnectionHosts, ListenerHosts, MissingSni};
 pub use sni::sni_resolver::{is_unserved_host_error, unserved_host_error};
-pub use tls_config::client_config::{SubsystemTls, SubsystemTlsFiles};
+pub use tls_config::client_config::{SubsystemTls, SubsystemTlsFiles, system_client_tls};
 pub use tls_config::request_verdict::{CertificateFault, CertificateRefusal};
 pub use tls_config::server_config::{HandshakePeer, ServerTls};
 pub use tls_config::trust_set::TrustSet;

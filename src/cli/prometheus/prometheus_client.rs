@@ -17,7 +17,7 @@ use rustls::ClientConfig;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::clock::Clock;
-use crate::identity::{DiskFiles, PemStore, SubsystemTlsFiles};
+use crate::identity::system_client_tls;
 
 use super::http_post::send_request;
 use super::prometheus_error::{BadPrometheusOption, PrometheusError, QueryFault};
@@ -53,7 +53,7 @@ impl PrometheusClient {
             (token, basic) => token.or_else(|| basic.clone()),
         };
         let authorization = credentials.map(secret_value).transpose()?;
-        let tls = if url.is_tls { Some(system_tls(clock)?) } else { None };
+        let tls = if url.is_tls { Some(prometheus_tls(clock)?) } else { None };
         let runtime = Builder::new_current_thread().enable_all().build().context("starting the client")?;
         Ok(Self { url, authorization, tls, runtime, query_time: QUERY_TIME, bytes_max: ANSWER_BYTES_MAX })
     }
@@ -110,18 +110,9 @@ fn secret_value(credentials: String) -> Result<HeaderValue, BadPrometheusOption>
     Ok(value)
 }
 
-/// The TLS configuration with the authorities of the system.
-fn system_tls(clock: &Clock) -> Result<Arc<ClientConfig>, BadPrometheusOption> {
-    let files = SubsystemTlsFiles {
-        authorities: Vec::new(),
-        system_authorities: true,
-        subject_alt_names: Vec::new(),
-        client_certificate: None,
-        server_name: None,
-        protocol: Some("http/1.1"),
-    };
-    let loaded = files.load(&PemStore::new(&DiskFiles), clock);
-    loaded.map(|tls| tls.config).map_err(|problems| {
+/// The TLS configuration towards a Prometheus.
+fn prometheus_tls(clock: &Clock) -> Result<Arc<ClientConfig>, BadPrometheusOption> {
+    system_client_tls(clock).map_err(|problems| {
         let problems: Vec<_> = problems.into_iter().map(|problem| problem.what).collect();
         BadPrometheusOption(format!("--prometheus: {}", problems.join("; ")))
     })

@@ -19,6 +19,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::clock::Clock;
 use crate::identity::certificate::expiry::ExpiringItem;
+use crate::identity::tls_files::pem_source::DiskFiles;
 use crate::identity::tls_files::pem_store::{FileDigest, PemStore};
 use crate::identity::tls_files::{TlsFindings, TlsProblem, system_bundle};
 use crate::identity::trust::trust_anchors;
@@ -70,7 +71,29 @@ impl SubsystemTls {
     }
 }
 
+/// The TLS configuration of an HTTP/1.1 client of another service, such as a Prometheus: the authorities are those of
+/// the system, or of `SSL_CERT_FILE`.
+///
+/// # Errors
+/// What is wrong with the authorities.
+pub fn system_client_tls(clock: &Clock) -> Result<Arc<ClientConfig>, Vec<TlsProblem>> {
+    let loaded = SubsystemTlsFiles::of_system().load(&PemStore::new(&DiskFiles), clock);
+    loaded.map(|tls| tls.config)
+}
+
 impl SubsystemTlsFiles {
+    /// Settings for an HTTP/1.1 client of another service, with the authorities of the system.
+    fn of_system() -> Self {
+        Self {
+            authorities: Vec::new(),
+            system_authorities: true,
+            subject_alt_names: Vec::new(),
+            client_certificate: None,
+            server_name: None,
+            protocol: Some("http/1.1"),
+        }
+    }
+
     /// The paths of all files, for the file watcher.
     pub fn paths(&self) -> Vec<PathBuf> {
         let own = self.client_certificate.iter().flat_map(|(certificate, key)| [certificate, key]);

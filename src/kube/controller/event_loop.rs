@@ -307,8 +307,11 @@ impl Controller {
             if wanted.may_settle_all() && self.settled.has_page(page) {
                 continue;
             }
-            let unsettled = page.iter().filter(|route| !self.compare_route(wanted.route(route), &mut compared));
-            if unsettled.count() == 0 {
+            let mut are_settled = true;
+            for route in page.iter() {
+                are_settled &= self.compare_route(wanted.route(route), &mut compared);
+            }
+            if are_settled {
                 self.settled.note_page(page);
             }
         }

@@ -26,9 +26,9 @@ use crate::model::IdentityToken;
 pub struct FactStore<T> {
     objects: BTreeMap<ObjectKey, StoredFact<T>>,
     state: KindState,
-    revision: IdentityToken,
+    /// The changes of facts.
     changes: ChangeLog,
-    shown_revision: IdentityToken,
+    /// The changes of facts, and of what the server shows of statuses.
     shown_changes: ChangeLog,
 }
 
@@ -44,9 +44,7 @@ impl<T> Default for FactStore<T> {
         Self {
             objects: BTreeMap::new(),
             state: KindState::default(),
-            revision: IdentityToken::default(),
             changes: ChangeLog::default(),
-            shown_revision: IdentityToken::default(),
             shown_changes: ChangeLog::default(),
         }
     }
@@ -80,23 +78,23 @@ impl<T> FactStore<T> {
 
     /// The revision of the facts.
     pub fn revision(&self) -> &IdentityToken {
-        &self.revision
+        self.changes.revision()
     }
 
     /// The objects that have changed since a revision, those that are gone included, some perhaps more than once.
     /// `None` if that is not known any more. What the server shows of a status is no change.
     pub fn changed_since(&self, revision: &IdentityToken) -> Option<Vec<&ObjectKey>> {
-        changes_since((&self.revision, &self.changes), revision)
+        self.changes.since(revision)
     }
 
     /// The revision of the facts, and of what the server shows of statuses.
     pub fn shown_revision(&self) -> &IdentityToken {
-        &self.shown_revision
+        self.shown_changes.revision()
     }
 
     /// As [`FactStore::changed_since`], with the objects of which only the shown status has changed.
     pub fn shown_since(&self, revision: &IdentityToken) -> Option<Vec<&ObjectKey>> {
-        changes_since((&self.shown_revision, &self.shown_changes), revision)
+        self.shown_changes.since(revision)
     }
 
     /// The objects of one namespace in the order of their names, malformed ones included.
@@ -154,10 +152,10 @@ impl<T> FactStore<T> {
     /// Begins new revisions if this object has changed.
     fn changed(&mut self, change: Change, key: &ObjectKey) -> Change {
         if change.facts {
-            self.changes.note(std::mem::take(&mut self.revision), key.clone());
+            self.changes.note(key.clone());
         }
         if change.facts || change.shown {
-            self.shown_changes.note(std::mem::take(&mut self.shown_revision), key.clone());
+            self.shown_changes.note(key.clone());
         }
         change
     }
@@ -184,13 +182,6 @@ impl<T: KubeObject> FactStore<T> {
     fn has_place_for(&self, key: &ObjectKey) -> bool {
         self.objects.len() < OBJECTS_MAX || self.objects.contains_key(key)
     }
-}
-
-fn changes_since<'l>(
-    (now, log): (&IdentityToken, &'l ChangeLog),
-    revision: &IdentityToken,
-) -> Option<Vec<&'l ObjectKey>> {
-    if now == revision { Some(Vec::new()) } else { Some(log.since(revision)?.collect()) }
 }
 
 /// Compares what was known with what is shown now. The resource version of kinds without a status of ours is no
